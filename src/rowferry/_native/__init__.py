@@ -1,0 +1,1 @@
+"""Compiled from ext/: one module for each kernel."""

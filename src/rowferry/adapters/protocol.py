@@ -1,0 +1,286 @@
+"""What an adapter is: the contract that ``tests/adapters`` holds every one to.
+
+An adapter is the package ``rowferry.adapters.<engine>`` with
+
+    capabilities: Capabilities
+    open_source(endpoint: Endpoint, options: SourceOptions) -> Source
+    open_target(endpoint: Endpoint, options: TargetOptions) -> Target
+
+Rows travel as :class:`Block`. The batch of a Block has one column for each of
+``ReadRequest.columns``, in that order, under the source column's name, in the canonical
+Arrow type of the form that was asked for (``form.arrow``).
+
+Every failure is a ``rowferry.errors`` error: SourceError from a Source or Reader, TargetError
+from a Target or Writer (LedgerError from its ledger), DataError for a value, ConfigError for a
+wrong request (no such file, unknown option). ``transient=True`` exactly where trying the chunk
+again on a new connection may help. A driver's exception never escapes, nor a password.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Protocol
+
+import pyarrow as pa
+
+from rowferry.model import Bound, ChunkRow, Column, ColumnPlan, Endpoint, JobRow, Refusal, StepRow, Table, TableName
+from rowferry.types import Type
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What an engine can do, known before a connection is opened."""
+
+    engine: str
+    #: Writers may be on several connections (and processes, machines) at once: the ledger is the queue.
+    server: bool
+    #: Several writers of one process can have open transactions at the same time.
+    parallel_writers: bool
+    modes: tuple[str, ...] = ("create", "append", "truncate", "replace", "upsert")
+    #: Rows a chunk into this engine should hold at least (0: bytes alone decide).
+    chunk_rows_min: int = 0
+    #: Longest identifier, and whether it is counted in bytes (else characters); None: unbounded.
+    name_max: int | None = None
+    name_in_bytes: bool = True
+    #: Names that differ only in letter case are the same name.
+    names_fold_case: bool = False
+    #: Schemas other than the default namespace can hold tables.
+    schemas: bool = True
+    #: Engine whose raw frames this target takes and this source gives (``Block.raw``), if any.
+    raw_format: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SourceOptions:
+    #: Text form for PostgreSQL columns the independent decoder cannot read truly, and so on.
+    independent: bool = False
+    #: Policies by column, ``{"table.column": "text"}``; a source needs them where they choose a form.
+    policies: dict[str, str] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class TargetOptions:
+    ledger_schema: str = "rowferry"
+    #: None | fire | disable: what to do about user triggers and rules of target tables.
+    triggers: str | None = None
+    #: A target that is only read (verify): nothing is created, not even a file or a ledger.
+    read_only: bool = False
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Block:
+    """Some rows. ``raw`` holds the same rows as the engine's own frames, where they were asked for."""
+
+    batch: pa.RecordBatch
+    raw: Any = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ReadRequest:
+    table: Table
+    #: (source column, form) pairs; forms are of ``Column.forms``.
+    columns: tuple[tuple[str, Type], ...]
+    bound: Bound
+    #: SQL condition on the source, in its own dialect.
+    where: str | None = None
+    batch_bytes: int = 1 << 20
+    raw: bool = False
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class WriteRequest:
+    """Rows for one chunk. ``columns[i].column`` is the target column of batch column i, in whose
+    canonical type (``column.type.arrow``) the batch carries it."""
+
+    table: Table
+    #: The name to load under (``table.name`` unless staged).
+    name: TableName
+    columns: tuple[ColumnPlan, ...]
+    #: append: plain insert. upsert: by ``key`` (target column names).
+    mode: str = "append"
+    key: tuple[str, ...] = ()
+    raw: bool = False
+    #: For the target's own naming of things that belong to one chunk (files, staging tables).
+    job: str = ""
+    table_index: int = 0
+    chunk: int = 0
+
+
+class Reader(Protocol):
+    """One connection of a source, in the source's snapshot. Used by one thread at a time."""
+
+    def read(self, request: ReadRequest) -> Iterator[Block]:
+        """Streams the rows of one chunk, each row once, in memory that does not depend on the table.
+
+        Closing the iterator early leaves the reader usable or closed, never half-way. An empty
+        chunk yields nothing. Raises SourceError, DataError.
+        """
+
+    def fingerprint(self, name: TableName) -> str:
+        """The table's fingerprint now; '' where the table is gone."""
+
+    def close(self) -> None: ...
+
+
+class Source(Protocol):
+    """A source database. Opening it connects, so that a wrong password shows at once."""
+
+    def list_tables(self) -> list[TableName]:
+        """All base tables of user schemas, in name order; a partitioned table once, by its root.
+        rowferry's own tables (``rowferry`` schema, ``rowferry_*``) never."""
+
+    def list_views(self) -> list[TableName]:
+        """Views and foreign tables, which are copied only by name."""
+
+    def describe(self, name: TableName, *, census: bool = True) -> Table | None:
+        """The table; None where there is none (or it may not be read: SourceError).
+        With ``census`` the values are looked at where declared types do not bind them."""
+
+    def state_token(self) -> str | None:
+        """Names the state of the whole database, equal only if nothing changed; None where unknowable."""
+
+    def open_snapshot(self, readers: int) -> str:
+        """Fixes the state that all readers will see; returns ``one`` | ``per table`` | ``none``.
+        Called once, after describe, before chunks and readers."""
+
+    def snapshot_id(self) -> str | None:
+        """The snapshot's name for the ledger: chunks of equal id saw one state."""
+
+    def split(self, table: Table, where: str | None, chunk_bytes: int, chunk_rows_min: int) -> list[Bound]:
+        """Cuts the table into chunks that together hold each row once, also rows that arrive
+        later, NULL keys and the ends; at least one chunk. Never a text key compared outside the server."""
+
+    def reader(self) -> Reader: ...
+
+    def snapshot_note(self) -> str | None:
+        """A sentence for the report where the guarantee needs one."""
+
+    def count_unfit(self, table: Table, column: str, check: str) -> int | None:
+        """How many rows fail a check of convert.CHECKS, for the message of a refusal; None: not known."""
+
+    def close(self) -> None: ...
+
+
+class Ledger(Protocol):
+    """The job's memory, kept in the target. All methods are on the target's control connection
+    and commit before they return."""
+
+    def open(self, create: bool) -> bool:
+        """True if a ledger is there (made, if ``create``)."""
+
+    def jobs(self) -> list[JobRow]:
+        """All jobs, oldest first (``plan`` and ``report`` included)."""
+
+    def lock(self, job: str) -> bool:
+        """Takes the job's lock until ``unlock`` or the death of this process; False if another holds it."""
+
+    def unlock(self, job: str) -> None: ...
+
+    def create_job(self, job: JobRow, steps: Sequence[StepRow], chunks: Sequence[ChunkRow]) -> None:
+        """All of it in one transaction."""
+
+    def chunks(self, job: str) -> list[ChunkRow]: ...
+
+    def steps(self, job: str) -> list[StepRow]: ...
+
+    def run_step(self, job: str, step: StepRow, action: Callable[[], dict[str, Any] | None]) -> None:
+        """Runs ``action`` and marks the step done with what it returned merged into its detail.
+        In one transaction where the engine's DDL is transactional; elsewhere ``action`` is
+        idempotent and the step is marked after it. A step that is done already is not run."""
+
+    def add_chunks(self, job: str, chunks: Sequence[ChunkRow]) -> None: ...
+
+    def redo_table(self, job: str, table: int, action: Callable[[], None]) -> None:
+        """Marks all chunks of the table todo again (results cleared) and runs ``action`` (which
+        empties what was loaded), in one transaction where the engine can; else action first."""
+
+    def set_token(self, job: str, token: str | None) -> None: ...
+
+    def finish_job(self, job: str, report: dict[str, Any]) -> None: ...
+
+
+class Writer(Protocol):
+    """One connection of a target. One chunk at a time:
+    claim → write → finish → commit, or rollback at any point."""
+
+    def claim(self, job: str) -> ChunkRow | None:
+        """Begins a transaction and takes one ``todo`` chunk of the lowest wave that still has chunks
+        that are not done (SELECT … FOR UPDATE SKIP LOCKED on a server, a queue in memory elsewhere).
+        None: nothing to take now. Where chunks of that wave are held by others, ``pending`` tells."""
+
+    def pending(self, job: str) -> int:
+        """Chunks not done yet, including those that others hold (read outside any transaction)."""
+
+    def write(self, request: WriteRequest, blocks: Iterable[Block]) -> int:
+        """Loads all blocks; returns the rows the server says it accepted. Raises TargetError, DataError."""
+
+    def finish(self, job: str, chunk: ChunkRow) -> None:
+        """Writes the chunk's row (state done, rows, digests) in the same transaction as its rows."""
+
+    def commit(self) -> None:
+        """Raises OutcomeUnknownError where the answer was lost."""
+
+    def rollback(self) -> None:
+        """Undoes the chunk and gives it back; closes the connection where that fails. Never raises."""
+
+    def is_done(self, job: str, chunk: ChunkRow) -> bool:
+        """Reads the ledger, on a fresh connection if need be (after OutcomeUnknownError)."""
+
+    def close(self) -> None: ...
+
+
+class Target(Protocol):
+    """A target database. Opening it connects (and, unless read_only, creates a missing file or folder)."""
+
+    ledger: Ledger
+
+    def describe(self, name: TableName) -> Table | None:
+        """As Source.describe, for an existing target table; columns' ``type`` is what ``write`` takes."""
+
+    def is_empty(self, name: TableName) -> bool: ...
+
+    def plan_column(self, column: Column, form: Type) -> Column | Refusal:
+        """The column that this engine would create for a source column read as ``form``: its
+        ``native`` DDL type and canonical ``type`` (what ``write`` will take)."""
+
+    def checks(self, column: Column) -> tuple[str, ...]:
+        """Names of convert.CHECKS that every value for this target column must pass, beyond what
+        converting to ``column.type`` checks and what the writer itself refuses with a DataError."""
+
+    def missing_privileges(self, tables: Sequence[Table], creating: Sequence[TableName]) -> list[str]:
+        """What this user may not do and would have to, in plain words; empty if all is right."""
+
+    def create_table(self, table: Table, name: TableName, source_engine: str) -> None:
+        """Columns, NOT NULL, plain defaults, user types (if the source is of the same engine, or the
+        types came from it), and the key only where it cannot be added later. Idempotent in a job."""
+
+    def add_keys(self, table: Table, name: TableName) -> None:
+        """The primary key, where create_table left it out. Idempotent."""
+
+    def truncate(self, name: TableName) -> None: ...
+
+    def drop(self, name: TableName) -> None:
+        """Drops a table that rowferry made (staging, the old one of a swap), if it is there."""
+
+    def swap(self, loaded: TableName, name: TableName) -> None:
+        """Puts ``loaded`` in the place of ``name`` (mode replace), as near to atomic as the engine can."""
+
+    def merge(self, staged: TableName, table: Table, columns: Sequence[str]) -> int:
+        """Adds all rows of ``staged`` to ``table`` and drops ``staged``; returns rows added."""
+
+    def set_sequences(self, table: Table) -> None:
+        """Puts sequences and identities of the table above its largest value."""
+
+    def disable_triggers(self, table: Table, disable: bool) -> None: ...
+
+    def writer(self) -> Writer: ...
+
+    def repair(self, table: Table, columns: tuple[ColumnPlan, ...], key: Sequence[str], delete: pa.RecordBatch | None,
+               insert: Sequence[pa.RecordBatch]) -> int:
+        """In one transaction: deletes the rows of ``delete``'s keys, inserts ``insert``; returns rows inserted."""
+
+    def as_source(self) -> Source:
+        """The same database to read from (for verification), in the same process."""
+
+    def close(self) -> None: ...

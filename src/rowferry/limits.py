@@ -1,0 +1,48 @@
+"""Every constant that bounds something, with its unit and its reason."""
+
+from __future__ import annotations
+
+MIB = 1 << 20
+
+#: Bytes of source data that a chunk aims at. Small enough that a redone chunk costs well
+#: under a second, large enough that its COMMIT (1–8 ms) is noise.
+CHUNK_BYTES = 16 * MIB
+#: Rows that a chunk into DuckDB holds at least: two row groups of 122,880; smaller commits go
+#: through its write-ahead log and cost up to 2× (measured).
+DUCKDB_CHUNK_ROWS_MIN = 2 * 122_880
+#: Chunks of one table at the most: the ledger's rows are read into memory on resume.
+CHUNKS_PER_TABLE_MAX = 100_000
+
+#: Bytes of Arrow data in one batch: a few of them stay in the last-level cache.
+BATCH_BYTES = 1 * MIB
+#: Rows in one batch at the most, so that tables of narrow rows do not make endless ones.
+BATCH_ROWS_MAX = 65_536
+#: Bytes that may wait between a worker's reader and its writer.
+QUEUE_BYTES = 4 * MIB
+#: Bytes of one read off a server's socket.
+SOCKET_READ_BYTES = 256 * 1024
+
+#: Largest single cell that is carried (a PostgreSQL field's own limit is 1 GiB).
+CELL_BYTES_MAX = (1 << 30) - 1
+
+#: Tries of a chunk before its job stops, and the bounds of the wait between them (seconds,
+#: exponential with full jitter). Covers a server restart of about half a minute.
+CHUNK_TRIES = 8
+RETRY_WAIT_MIN_S = 0.2
+RETRY_WAIT_MAX_S = 8.0
+
+#: How often a worker looks again while others still hold the last chunks (seconds).
+CLAIM_POLL_S = 0.2
+
+#: Buckets of a verification: count + 128-bit sum each, so 98 KiB a side and thread.
+VERIFY_BUCKETS = 4096
+#: Rows of differing buckets held at once while they are narrowed to keys (about 150 bytes each).
+VERIFY_ROWS_HELD = 500_000
+#: Differing rows that are named by default.
+VERIFY_ROWS_NAMED = 20
+
+#: PostgreSQL truncates longer identifiers with only a NOTICE (NAMEDATALEN − 1).
+POSTGRES_NAME_BYTES_MAX = 63
+
+#: DuckDB's own memory beside ours, as source or target (its SQL setting ``memory_limit``).
+DUCKDB_MEMORY = "192MB"

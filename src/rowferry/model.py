@@ -1,0 +1,281 @@
+"""The nouns: frozen dataclasses that every floor above speaks in. All go through ``types.dump``/``load``."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from rowferry.types import Type
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A parsed URL (``endpoint.parse``). ``path`` is a file or folder; ``query`` the URL's options."""
+
+    scheme: str
+    engine: str
+    host: str | None = None
+    port: int | None = None
+    user: str | None = None
+    password: str | None = dataclasses.field(default=None, repr=False)
+    database: str | None = None
+    path: str | None = None
+    query: tuple[tuple[str, str], ...] = ()
+
+    def option(self, name: str, default: str | None = None) -> str | None:
+        return dict(self.query).get(name, default)
+
+    @property
+    def safe_url(self) -> str:
+        """The URL without password and user: what may be shown and what a ledger holds."""
+        if self.path is not None:
+            return f"{self.scheme}:///{self.path}"
+        port = f":{self.port}" if self.port else ""
+        return f"{self.scheme}://{self.host or ''}{port}/{self.database or ''}"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class TableName:
+    """A table's place in a database. ``schema`` is None in the engine's default namespace
+    (PostgreSQL ``public``, DuckDB and SQLite ``main``, MySQL the URL's database, a folder itself)."""
+
+    schema: str | None
+    name: str
+
+    def __str__(self) -> str:
+        return self.name if self.schema is None else f"{self.schema}.{self.name}"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a column (or a table, column None) cannot be carried exactly, and what may be chosen instead."""
+
+    column: str | None
+    reason: str
+    #: Rows that are concerned; None where they were not counted.
+    count: int | None = None
+    #: Policies that the user may choose (``--policy TABLE.COLUMN=POLICY``): text, null, clamp, skip.
+    policies: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Column:
+    """One column as its engine has it.
+
+    As a source column, ``type`` is the form it is read in by default; ``forms`` are all the
+    forms in which the source can give it, best first (``type`` among them). ``refusal`` says
+    that the default form does not hold every value now in the table.
+    """
+
+    name: str
+    type: Type
+    nullable: bool = True
+    #: The type as the engine declares it, without the engine's name: ``numeric(10,2)``.
+    native: str = ""
+    forms: tuple[Type, ...] = ()
+    #: A default that is a plain literal, in the engine's own SQL (``'x'``, ``0``, ``true``).
+    default: str | None = None
+    #: Computed by the engine: never written.
+    generated: bool = False
+    #: ``always`` | ``by default`` | ``serial`` | ``auto``: filled by a sequence or the rowid.
+    identity: str | None = None
+    refusal: Refusal | None = None
+    #: The engine compares texts here by something else than their bytes.
+    collation: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class UserType:
+    """An enum, domain or composite that columns need, for databases of the same engine.
+    ``definition`` is the engine's own DDL; its order in ``Table.user_types`` is one in which it can be run."""
+
+    name: str
+    kind: str
+    definition: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ForeignKey:
+    name: str
+    columns: tuple[str, ...]
+    parent: TableName
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Table:
+    """One table (a partitioned one by its root) as its engine has it."""
+
+    name: TableName
+    columns: tuple[Column, ...]
+    #: The primary key's columns, in its order.
+    primary_key: tuple[str, ...] = ()
+    #: Unique keys whose columns are all NOT NULL (without the primary key): each can identify a row.
+    unique_keys: tuple[tuple[str, ...], ...] = ()
+    #: Estimates, from the catalogue where it has them: rows and bytes.
+    rows: int = 0
+    bytes: int = 0
+    #: Changes when the table's columns do (names, types, order, nullability) or when it is dropped and made anew.
+    fingerprint: str = ""
+    #: ``table`` | ``partitioned`` | ``view`` | ``file``.
+    kind: str = "table"
+    foreign_keys: tuple[ForeignKey, ...] = ()
+    #: User triggers and rules that would fire on a write, by name.
+    triggers: tuple[str, ...] = ()
+    user_types: tuple[UserType, ...] = ()
+
+    def column(self, name: str) -> Column:
+        for column in self.columns:
+            if column.name == name:
+                return column
+        raise KeyError(name)
+
+    @property
+    def identifying_key(self) -> tuple[str, ...]:
+        """The primary key, else the first unique key of NOT NULL columns, else nothing."""
+        return self.primary_key or (self.unique_keys[0] if self.unique_keys else ())
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Bound:
+    """Which rows of a table a chunk holds. ``data`` is the source adapter's own (JSON values).
+
+    physical: by the place of rows (ctid, rowid that is no key): true only of the very state that
+        was planned, so that after a resume with another state the table is redone whole.
+    rows, bytes: estimates.
+    """
+
+    data: dict[str, Any]
+    physical: bool = False
+    rows: int = 0
+    bytes: int = 0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Comparison:
+    """How two columns are compared: the comparison type to which both are brought before hashing
+    (see docs/DIGEST.md), and the rules that were needed, in plain words for the report."""
+
+    source: Type
+    target: Type
+    #: The comparison type, in the notation of docs/DIGEST.md; part of the schema id.
+    spec: str
+    rules: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ColumnPlan:
+    """One column's way: read as ``form``, converted, written as the target column's type."""
+
+    source: str
+    form: Type
+    target: str
+    #: The target column (planned or existing).
+    column: Column
+    comparison: Comparison
+    #: Policy for values that do not fit: None (refuse) | null | clamp.
+    policy: str | None = None
+    #: Checks that the target asks of every value (see convert.CHECKS).
+    checks: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class TablePlan:
+    """One table's way from source to target."""
+
+    index: int
+    source: Table
+    target: Table
+    columns: tuple[ColumnPlan, ...]
+    #: Tables of a wave begin when all of the wave before are loaded (foreign keys of the target).
+    wave: int = 0
+    where: str | None = None
+    #: The target table stood before the job.
+    exists: bool = False
+    #: Target columns that identify a row on both sides (upsert, verify); empty: compared as a multiset.
+    key: tuple[str, ...] = ()
+    #: Source and target are of one engine and columns need no conversion: original bytes are handed on.
+    raw: bool = False
+    #: The name rows are loaded under, where it is not the target's (replace, staged append).
+    load_name: TableName | None = None
+    #: The same, for append of a physically split table: added in one transaction at the end.
+    staged: bool = False
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Plan:
+    """All that a resume needs to go on as if nothing had happened. Holds no credentials."""
+
+    source: str
+    target: str
+    mode: str
+    tables: tuple[TablePlan, ...]
+    options: dict[str, Any]
+    version: int = 1
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Digest:
+    """The digest of a set of rows: how many, and the sum of their row digests mod 2^128."""
+
+    rows: int = 0
+    sum: int = 0
+
+    def __add__(self, other: Digest) -> Digest:
+        return Digest(self.rows + other.rows, (self.sum + other.sum) % (1 << 128))
+
+    def __sub__(self, other: Digest) -> Digest:
+        return Digest(self.rows - other.rows, (self.sum - other.sum) % (1 << 128))
+
+    def __str__(self) -> str:
+        return f"{self.rows}:{self.sum:032x}"
+
+    @staticmethod
+    def parse(text: str) -> Digest:
+        rows, _, total = text.partition(":")
+        return Digest(int(rows), int(total, 16))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ChunkRow:
+    """A chunk as the ledger holds it. state: todo | done."""
+
+    table: int
+    number: int
+    bound: Bound
+    wave: int = 0
+    state: str = "todo"
+    rows_read: int = 0
+    rows_committed: int = 0
+    bytes: int = 0
+    digest_read: str | None = None
+    digest_sent: str | None = None
+    #: Values that a policy touched, by column.
+    touched: dict[str, int] = dataclasses.field(default_factory=dict)
+    snapshot: str | None = None
+    seconds: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class StepRow:
+    """A step beside the chunks (create, truncate, keys, swap, merge, sequences, verify …), done once. state: todo | done."""
+
+    number: int
+    kind: str
+    table: int | None = None
+    state: str = "todo"
+    detail: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class JobRow:
+    """A job as the ledger holds it. state: running | finished."""
+
+    id: str
+    name: str
+    key: str
+    state: str
+    created: str
+    plan: dict[str, Any]
+    #: What the source said of its state when the chunks were cut (``Source.state_token``).
+    token: str | None = None
+    report: dict[str, Any] | None = None
