@@ -1,0 +1,339 @@
+"""The ledger in an SQL database: the same three tables everywhere, on the adapter's own session.
+
+``jobs`` (one row a job: its plan and, at the end, its report), ``steps`` (what is done once) and
+``chunks`` (the unit of copying: bound, state, rows, digests). A chunk's row is updated in the very
+transaction that loads its rows; that is what makes the copy exactly-once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
+
+import msgspec
+
+from rowferry.errors import LedgerError, OutcomeUnknownError
+from rowferry.model import Bound, ChunkRow, JobRow, StepRow
+from rowferry.types import dump
+
+
+class SqlSession(Protocol):
+    """One connection, as the ledger needs it. Placeholders are ``?``; failures are TargetErrors."""
+
+    def execute(self, sql: str, params: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Runs one statement and returns its rows."""
+
+    def run(self, sql: str, params: Sequence[Any] = ()) -> int:
+        """Runs one INSERT, UPDATE or DELETE and returns how many rows it touched."""
+
+    def begin(self) -> None: ...
+    def commit(self) -> None: ...
+    def rollback(self) -> None: ...
+
+
+class JobLock(Protocol):
+    """A lock that dies with its process."""
+
+    def acquire(self, job: str) -> bool: ...
+    def release(self, job: str) -> None: ...
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class LedgerNames:
+    """Where the ledger stands: three table names, quoted and qualified as the engine needs."""
+
+    jobs: str
+    steps: str
+    chunks: str
+    #: Statements that make room for them (CREATE SCHEMA …), run before the tables are made.
+    before: tuple[str, ...] = ()
+    #: The engine's name of a text column that can hold a plan, and of one that can be a key.
+    text: str = "text"
+    key_text: str = "text"
+    #: Index (job, state, wave …) that a claim reads: its CREATE statement, or nothing.
+    index: str | None = None
+    primary_keys: bool = True
+
+    def ddl(self) -> list[str]:
+        """Statements that create what is absent, in their order."""
+        t, k = self.text, self.key_text
+
+        def keys(columns: str) -> str:
+            return f", PRIMARY KEY ({columns})" if self.primary_keys else ""
+
+        return [
+            *self.before,
+            f"CREATE TABLE IF NOT EXISTS {self.jobs} (id {k} NOT NULL, name {t} NOT NULL, key {k} NOT NULL, "
+            f"state {k} NOT NULL, created {k} NOT NULL, token {t}, plan {t} NOT NULL, report {t}{keys('id')})",
+            f"CREATE TABLE IF NOT EXISTS {self.steps} (job {k} NOT NULL, number integer NOT NULL, kind {k} NOT NULL, "
+            f"table_index integer, state {k} NOT NULL, detail {t} NOT NULL{keys('job, number')})",
+            f"CREATE TABLE IF NOT EXISTS {self.chunks} (job {k} NOT NULL, table_index integer NOT NULL, "
+            f"number integer NOT NULL, wave integer NOT NULL, state {k} NOT NULL, bound {t} NOT NULL, "
+            f"rows_read bigint, rows_committed bigint, bytes bigint, digest_read {k}, digest_sent {k}, touched {t}, "
+            f"snapshot {t}, seconds double precision{keys('job, table_index, number')})",
+            *([self.index] if self.index else []),
+        ]
+
+
+_CHUNK_COLUMNS = (
+    "table_index, number, wave, state, bound, rows_read, rows_committed, bytes, digest_read, digest_sent, touched, "
+    "snapshot, seconds"
+)
+
+
+def encode(value: Any) -> str:
+    return msgspec.json.encode(dump(value)).decode()
+
+
+def chunk_from_row(row: Sequence[Any]) -> ChunkRow:
+    """A ChunkRow from a row of ``_CHUNK_COLUMNS``. Raises LedgerError where it is not one."""
+    try:
+        return ChunkRow(
+            table=int(row[0]),
+            number=int(row[1]),
+            wave=int(row[2]),
+            state=str(row[3]),
+            bound=msgspec.json.decode(row[4], type=Bound),
+            rows_read=int(row[5] or 0),
+            rows_committed=int(row[6] or 0),
+            bytes=int(row[7] or 0),
+            digest_read=row[8],
+            digest_sent=row[9],
+            touched=msgspec.json.decode(row[10]) if row[10] else {},
+            snapshot=row[11],
+            seconds=float(row[12] or 0),
+        )
+    except (msgspec.MsgspecError, TypeError, ValueError) as error:
+        raise LedgerError(f"the ledger holds a chunk that cannot be read: {error}") from None
+
+
+def claim(session: SqlSession, names: LedgerNames, job: str) -> ChunkRow | None:
+    """Locks one ``todo`` chunk of the lowest wave that is not done; inside an open transaction of
+    a server. A chunk that another transaction holds is still ``todo`` to us, so its wave keeps
+    later waves back."""
+    rows = session.execute(
+        f"SELECT {_CHUNK_COLUMNS} FROM {names.chunks} WHERE job = ? AND state = 'todo' AND wave = "
+        f"(SELECT min(wave) FROM {names.chunks} WHERE job = ? AND state = 'todo') "
+        "ORDER BY table_index, number LIMIT 1 FOR UPDATE SKIP LOCKED",
+        (job, job),
+    )
+    return chunk_from_row(rows[0]) if rows else None
+
+
+def pending(session: SqlSession, names: LedgerNames, job: str) -> int:
+    """Chunks of the job that are not done."""
+    return int(session.execute(f"SELECT count(*) FROM {names.chunks} WHERE job = ? AND state = 'todo'", (job,))[0][0])
+
+
+def finish(session: SqlSession, names: LedgerNames, job: str, chunk: ChunkRow) -> None:
+    """Marks a chunk done with its results, in the transaction that loaded its rows."""
+    touched = session.run(
+        f"UPDATE {names.chunks} SET state = 'done', rows_read = ?, rows_committed = ?, bytes = ?, digest_read = ?, "
+        "digest_sent = ?, touched = ?, snapshot = ?, seconds = ? "
+        "WHERE job = ? AND table_index = ? AND number = ? AND state = 'todo'",
+        (
+            chunk.rows_read,
+            chunk.rows_committed,
+            chunk.bytes,
+            chunk.digest_read,
+            chunk.digest_sent,
+            encode(chunk.touched),
+            chunk.snapshot,
+            chunk.seconds,
+            job,
+            chunk.table,
+            chunk.number,
+        ),
+    )
+    if touched != 1:
+        raise LedgerError(
+            f"the ledger has {touched} rows 'todo' for this chunk, not 1: another process finished it",
+            chunk=chunk.number,
+            transient=True,
+        )
+
+
+def is_done(session: SqlSession, names: LedgerNames, job: str, chunk: ChunkRow) -> bool:
+    rows = session.execute(
+        f"SELECT state FROM {names.chunks} WHERE job = ? AND table_index = ? AND number = ?",
+        (job, chunk.table, chunk.number),
+    )
+    if len(rows) != 1:
+        raise LedgerError("the ledger has lost this chunk", chunk=chunk.number, hint="was its schema dropped?")
+    return str(rows[0][0]) == "done"
+
+
+class SqlLedger:
+    """The protocol's Ledger on the target's control session.
+
+    transactional_ddl: the engine's DDL can be rolled back, so a step and its mark are one transaction.
+    on_change: called with a job's id when its chunks were added or reset (an in-memory queue forgets).
+    """
+
+    def __init__(
+        self,
+        session: SqlSession,
+        names: LedgerNames,
+        lock: JobLock,
+        *,
+        exists: Callable[[], bool],
+        transactional_ddl: bool = True,
+        on_change: Callable[[str], None] = lambda job: None,
+    ) -> None:
+        self._session = session
+        self._names = names
+        self._lock = lock
+        self._exists = exists
+        self._transactional_ddl = transactional_ddl
+        self._on_change = on_change
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._session.begin()
+        try:
+            yield
+            self._session.commit()
+        except BaseException:
+            self._session.rollback()
+            raise
+
+    def open(self, create: bool) -> bool:
+        if self._exists():
+            return True
+        if not create:
+            return False
+        try:
+            with self._transaction():
+                for statement in self._names.ddl():
+                    self._session.execute(statement)
+        except OutcomeUnknownError:
+            raise
+        except Exception:
+            # Two processes may have started at once: CREATE … IF NOT EXISTS can still collide in the catalogue.
+            if not self._exists():
+                raise
+        return True
+
+    def jobs(self) -> list[JobRow]:
+        rows = self._session.execute(
+            f"SELECT id, name, key, state, created, plan, token, report FROM {self._names.jobs} ORDER BY created, id"
+        )
+        return [
+            JobRow(
+                id=r[0],
+                name=r[1],
+                key=r[2],
+                state=r[3],
+                created=r[4],
+                plan=msgspec.json.decode(r[5]),
+                token=r[6],
+                report=msgspec.json.decode(r[7]) if r[7] else None,
+            )
+            for r in rows
+        ]
+
+    def lock(self, job: str) -> bool:
+        return self._lock.acquire(job)
+
+    def unlock(self, job: str) -> None:
+        self._lock.release(job)
+
+    def create_job(self, job: JobRow, steps: Sequence[StepRow], chunks: Sequence[ChunkRow]) -> None:
+        with self._transaction():
+            self._session.run(
+                f"INSERT INTO {self._names.jobs} (id, name, key, state, created, plan, token, report) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                (job.id, job.name, job.key, job.state, job.created, encode(job.plan), job.token, None),
+            )
+            for step in steps:
+                self._session.run(
+                    f"INSERT INTO {self._names.steps} (job, number, kind, table_index, state, detail) "
+                    "VALUES (?, ?, ?, ?, ?, ?)",
+                    (job.id, step.number, step.kind, step.table, step.state, encode(step.detail)),
+                )
+            self._insert_chunks(job.id, chunks)
+        self._on_change(job.id)
+
+    def _insert_chunks(self, job: str, chunks: Sequence[ChunkRow]) -> None:
+        # Many rows a statement: a round trip each would make a plan of 10,000 chunks take seconds.
+        for start in range(0, len(chunks), 100):
+            part = chunks[start : start + 100]
+            values: list[Any] = []
+            for chunk in part:
+                values += [job, chunk.table, chunk.number, chunk.wave, chunk.state, encode(chunk.bound)]
+            self._session.run(
+                f"INSERT INTO {self._names.chunks} (job, table_index, number, wave, state, bound) VALUES "
+                + ", ".join(["(?, ?, ?, ?, ?, ?)"] * len(part)),
+                values,
+            )
+
+    def chunks(self, job: str) -> list[ChunkRow]:
+        rows = self._session.execute(
+            f"SELECT {_CHUNK_COLUMNS} FROM {self._names.chunks} WHERE job = ? ORDER BY table_index, number", (job,)
+        )
+        return [chunk_from_row(row) for row in rows]
+
+    def steps(self, job: str) -> list[StepRow]:
+        rows = self._session.execute(
+            f"SELECT number, kind, table_index, state, detail FROM {self._names.steps} WHERE job = ? ORDER BY number",
+            (job,),
+        )
+        return [
+            StepRow(int(r[0]), r[1], None if r[2] is None else int(r[2]), r[3], msgspec.json.decode(r[4])) for r in rows
+        ]
+
+    def run_step(self, job: str, step: StepRow, action: Callable[[], dict[str, Any] | None]) -> None:
+        if self._transactional_ddl:
+            with self._transaction():
+                if self._step_is_done(job, step):
+                    return
+                self._mark_step(job, step, action())
+        elif not self._step_is_done(job, step):
+            detail = action()
+            with self._transaction():
+                self._mark_step(job, step, detail)
+
+    def _step_is_done(self, job: str, step: StepRow) -> bool:
+        rows = self._session.execute(
+            f"SELECT state FROM {self._names.steps} WHERE job = ? AND number = ?", (job, step.number)
+        )
+        if len(rows) != 1:
+            raise LedgerError(f"the ledger has lost step {step.number} ({step.kind})")
+        return str(rows[0][0]) == "done"
+
+    def _mark_step(self, job: str, step: StepRow, detail: dict[str, Any] | None) -> None:
+        self._session.run(
+            f"UPDATE {self._names.steps} SET state = 'done', detail = ? WHERE job = ? AND number = ?",
+            (encode({**step.detail, **(detail or {})}), job, step.number),
+        )
+
+    def add_chunks(self, job: str, chunks: Sequence[ChunkRow]) -> None:
+        with self._transaction():
+            self._insert_chunks(job, chunks)
+        self._on_change(job)
+
+    def redo_table(self, job: str, table: int, action: Callable[[], None]) -> None:
+        if not self._transactional_ddl:
+            action()
+        with self._transaction():
+            if self._transactional_ddl:
+                action()
+            self._session.run(
+                f"UPDATE {self._names.chunks} SET state = 'todo', rows_read = NULL, rows_committed = NULL, "
+                "bytes = NULL, digest_read = NULL, digest_sent = NULL, touched = NULL, snapshot = NULL, "
+                "seconds = NULL WHERE job = ? AND table_index = ?",
+                (job, table),
+            )
+        self._on_change(job)
+
+    def set_token(self, job: str, token: str | None) -> None:
+        with self._transaction():
+            self._session.run(f"UPDATE {self._names.jobs} SET token = ? WHERE id = ?", (token, job))
+
+    def finish_job(self, job: str, report: dict[str, Any]) -> None:
+        with self._transaction():
+            self._session.run(
+                f"UPDATE {self._names.jobs} SET state = 'finished', report = ? WHERE id = ?", (encode(report), job)
+            )
