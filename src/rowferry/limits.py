@@ -46,3 +46,7 @@ POSTGRES_NAME_BYTES_MAX = 63
 
 #: DuckDB's own memory beside ours, as source or target (its SQL setting ``memory_limit``).
 DUCKDB_MEMORY = "192MB"
+
+#: A pipe sees the sum at most this often (seconds), and at most so many lines about retries.
+PROGRESS_EVERY_S = 5.0
+RETRY_LINES_MAX = 50

@@ -1,0 +1,566 @@
+"""What happens while a job runs: events, and the sinks that show them.
+
+The engine calls ``on_event(event)`` from any of its threads; every sink takes a lock of its
+own, never raises for a terminal that went away, and holds memory by the number of tables,
+not of chunks.
+
+    LiveSink    a human at a terminal: a bar for each table, rows/s, MB/s, ETA, retries
+    PlainSink   a pipe: one line for each table, and one at most every few seconds
+    JsonSink    --log-json: one JSON line for each chunk, and for what else happens
+    QuietSink   --quiet: nothing
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, Protocol, TextIO
+
+from rich.console import Console
+from rich.live import Live
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from rowferry import limits
+from rowferry.engine.report import Report
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Event:
+    """The root. Tables are named by their source name as text."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class TableTotals:
+    """What the plan says of one table; ``rows`` and ``bytes`` are estimates."""
+
+    table: str
+    rows: int = 0
+    bytes: int = 0
+    chunks: int = 0
+    #: Done before this run began, and the rows that they hold.
+    chunks_taken_over: int = 0
+    rows_taken_over: int = 0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class JobStarted(Event):
+    """command: copy | verify | resume."""
+
+    command: str
+    job: str | None
+    source: str
+    target: str
+    workers: int
+    tables: tuple[TableTotals, ...]
+    snapshot: str | None = None
+    resumed: bool = False
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class StepStarted(Event):
+    """A step beside the chunks: create, truncate, keys, sequences, swap, merge …"""
+
+    kind: str
+    table: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class StepFinished(Event):
+    kind: str
+    table: str | None = None
+    seconds: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ChunkStarted(Event):
+    table: str
+    chunk: int
+    worker: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ChunkFinished(Event):
+    table: str
+    chunk: int
+    worker: int
+    rows_read: int
+    rows_committed: int
+    bytes: int
+    seconds: float
+    tries: int = 1
+    digest_read: str | None = None
+    digest_sent: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ChunkTakenOver(Event):
+    """A chunk that another process of the same job finished while this one ran."""
+
+    table: str
+    chunk: int
+    rows_committed: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ChunkRetried(Event):
+    """The chunk was rolled back and will be tried again after ``wait_s``."""
+
+    table: str
+    chunk: int
+    worker: int
+    tries: int
+    wait_s: float
+    error: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class VerifyStarted(Event):
+    """rows: estimate of what will be read on the sides together."""
+
+    table: str
+    rows: int = 0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class VerifyAdvanced(Event):
+    """side: source | target; rows: read since the last event of this kind."""
+
+    table: str
+    side: str
+    rows: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class VerifyFinished(Event):
+    table: str
+    equal: bool
+    missing: int = 0
+    extra: int = 0
+    changed: int = 0
+    seconds: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Waiting(Event):
+    """Nothing to do but wait: for chunks that others hold, for a server that restarts."""
+
+    reason: str
+    pending: int = 0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Note(Event):
+    """A sentence that the user should read now, not only in the report."""
+
+    text: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class JobFinished(Event):
+    report: Report
+
+
+EventHandler = Callable[[Event], None]
+
+
+class Sink(Protocol):
+    """Where events go. A context manager, so that a live display gives the terminal back."""
+
+    def __enter__(self) -> Sink: ...
+
+    def __exit__(self, *error: object) -> None: ...
+
+    def __call__(self, event: Event) -> None: ...
+
+
+def printable(text: str) -> str:
+    """The text in one line and without control characters: a table's name cannot steer a terminal."""
+    return "".join(c if c.isprintable() or c == " " else c.encode("unicode_escape").decode() for c in text)
+
+
+def count(value: float) -> str:
+    """A count for human eyes: ``336,776``."""
+    return f"{value:,.0f}"
+
+
+def rate(rows: int, seconds: float) -> str:
+    """Rows per second for human eyes; '' where the time is too short to say."""
+    return f"{rows / seconds:,.0f}" if seconds > 0 else ""
+
+
+def _snapshot_words(snapshot: str | None) -> str:
+    return "" if snapshot is None else f", snapshot: {snapshot}"
+
+
+def _chunks_words(tables: tuple[TableTotals, ...]) -> str:
+    chunks = sum(t.chunks for t in tables)
+    over = sum(t.chunks_taken_over for t in tables)
+    taken = f", {count(over)} of them done already" if over else ""
+    return f"{len(tables)} table{'' if len(tables) == 1 else 's'}, {count(chunks)} chunks{taken}"
+
+
+class QuietSink:
+    """Shows nothing."""
+
+    def __enter__(self) -> QuietSink:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        return None
+
+    def __call__(self, event: Event) -> None:
+        return None
+
+
+@dataclasses.dataclass(slots=True)
+class _Tally:
+    """How far one table is."""
+
+    totals: TableTotals
+    chunks: int = 0
+    rows: int = 0
+    bytes: int = 0
+    retries: int = 0
+    begun: float | None = None
+    told: bool = False
+
+    @property
+    def finished(self) -> bool:
+        return self.chunks >= self.totals.chunks
+
+
+class _Writer:
+    """Writes lines to a stream; a stream that was closed at the other end is left alone from then on."""
+
+    def __init__(self, stream: TextIO, scrub: Callable[[str], str] = str) -> None:
+        self._stream: TextIO | None = stream
+        self._scrub = scrub
+
+    def line(self, text: str) -> None:
+        if self._stream is None:
+            return
+        try:
+            self._stream.write(printable(self._scrub(text)) + "\n")
+            self._stream.flush()
+        except (BrokenPipeError, ValueError):  # the reader went away (ValueError: closed): the copy goes on
+            self._stream = None
+
+
+class PlainSink:
+    """Plain lines for a pipe: the start, each table as it is done, the sum at most every few
+    seconds, every retry (a bounded number of them), waits and notes."""
+
+    def __init__(
+        self,
+        stream: TextIO,
+        scrub: Callable[[str], str] = str,
+        every_s: float = limits.PROGRESS_EVERY_S,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._out = _Writer(stream, scrub)
+        self._every_s = every_s
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._tallies: dict[str, _Tally] = {}
+        self._told_at = clock()
+        self._begun = clock()
+        self._retries = 0
+        self._waiting = ""
+
+    def __enter__(self) -> PlainSink:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        return None
+
+    def __call__(self, event: Event) -> None:
+        with self._lock:
+            self._take(event)
+
+    def _take(self, event: Event) -> None:
+        if isinstance(event, JobStarted):
+            self._start(event)
+        elif isinstance(event, ChunkStarted):
+            tally = self._tally(event.table)
+            tally.begun = tally.begun or self._clock()
+        elif isinstance(event, ChunkFinished):
+            self._advance(event.table, event.rows_committed, event.bytes)
+        elif isinstance(event, ChunkTakenOver):
+            self._advance(event.table, event.rows_committed, 0)
+        elif isinstance(event, ChunkRetried):
+            self._retry(event)
+        elif isinstance(event, StepFinished) and event.seconds >= self._every_s:
+            self._out.line(f"{event.table or 'job'}: {event.kind} took {event.seconds:.1f} s")
+        elif isinstance(event, VerifyFinished):
+            verdict = (
+                "equal"
+                if event.equal
+                else (f"{count(event.missing)} missing, {count(event.extra)} extra, {count(event.changed)} changed")
+            )
+            self._out.line(f"{event.table}: verified in {event.seconds:.1f} s: {verdict}")
+        elif isinstance(event, Waiting) and event.reason != self._waiting:
+            self._waiting = event.reason
+            self._out.line(f"waiting: {event.reason}")
+        elif isinstance(event, Note):
+            self._out.line(f"note: {event.text}")
+
+    def _tally(self, table: str) -> _Tally:
+        return self._tallies.setdefault(table, _Tally(TableTotals(table)))
+
+    def _start(self, event: JobStarted) -> None:
+        # A job may announce itself twice (copy, then its verification): what is known stays.
+        for totals in event.tables:
+            known = self._tallies.get(totals.table)
+            if known is None:
+                self._tallies[totals.table] = _Tally(totals, totals.chunks_taken_over, totals.rows_taken_over)
+        job = f" job {event.job}" if event.job else ""
+        again = " goes on" if event.resumed else ""
+        self._out.line(
+            f"{event.command}{job}{again}: {event.source} to {event.target}, {_chunks_words(event.tables)}, "
+            f"{event.workers} workers{_snapshot_words(event.snapshot)}"
+        )
+
+    def _advance(self, table: str, rows: int, size: int) -> None:
+        tally = self._tally(table)
+        tally.chunks += 1
+        tally.rows += rows
+        tally.bytes += size
+        now = self._clock()
+        if tally.finished and not tally.told and tally.totals.chunks:
+            tally.told = True
+            seconds = now - (tally.begun if tally.begun is not None else self._begun)
+            self._out.line(f"{table}: {count(tally.rows)} rows, {rate(tally.rows, seconds) or '-'} rows/s")
+        elif now - self._told_at >= self._every_s:
+            self._told_at = now
+            done, total = self._sum()
+            self._out.line(f"{done} of {total}, {count(sum(t.rows for t in self._tallies.values()))} rows")
+
+    def _sum(self) -> tuple[str, str]:
+        done = sum(t.chunks for t in self._tallies.values())
+        total = sum(t.totals.chunks for t in self._tallies.values())
+        return count(done), f"{count(total)} chunks"
+
+    def _retry(self, event: ChunkRetried) -> None:
+        self._retries += 1
+        if self._retries == limits.RETRY_LINES_MAX + 1:
+            self._out.line("further retries are counted in the report only")
+        elif self._retries <= limits.RETRY_LINES_MAX:
+            self._out.line(
+                f"{event.table}: chunk {event.chunk} failed (try {event.tries}), again in {event.wait_s:.1f} s: "
+                f"{event.error}"
+            )
+
+
+#: The word of an event in JSON lines; events that are not here (starts, advances) have no line.
+_JSON_WORDS: dict[type[Event], str] = {
+    JobStarted: "job",
+    StepFinished: "step",
+    ChunkFinished: "chunk",
+    ChunkTakenOver: "chunk_taken_over",
+    ChunkRetried: "retry",
+    VerifyFinished: "verify",
+    Waiting: "wait",
+    Note: "note",
+}
+
+
+class JsonSink:
+    """One JSON object in a line: ``{"event": "chunk", "time": …, "job": …, "table": …, "chunk": 3, "rows_read": …}``.
+
+    ``event`` is job, step, chunk, chunk_taken_over, retry, verify, wait, note or finished (status,
+    exit_code, error and the sums of the report).
+    """
+
+    def __init__(self, stream: TextIO, scrub: Callable[[str], str] = str) -> None:
+        self._out = _Writer(stream, scrub)
+        self._lock = threading.Lock()
+        self._job: str | None = None
+
+    def __enter__(self) -> JsonSink:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        return None
+
+    def __call__(self, event: Event) -> None:
+        with self._lock:
+            if isinstance(event, JobStarted):
+                self._job = event.job
+            data = self._data(event)
+            if data is not None:
+                head = {"event": data.pop("event"), "time": round(time.time(), 3), "job": self._job}
+                self._out.line(json.dumps(head | data, ensure_ascii=False, separators=(",", ":")))
+
+    def _data(self, event: Event) -> dict[str, Any] | None:
+        if isinstance(event, JobFinished):
+            r = event.report
+            rows = {"rows_committed": r.rows_committed, "seconds": round(r.seconds, 6), "equal": r.equal}
+            return {"event": "finished", "status": r.status, "exit_code": r.exit_code, "error": r.error, **rows}
+        word = _JSON_WORDS.get(type(event))
+        if word is None:
+            return None
+        data: dict[str, Any] = {"event": word, **dataclasses.asdict(event)}
+        return {k: round(v, 6) if isinstance(v, float) else v for k, v in data.items()}
+
+
+class _RateColumn(ProgressColumn):
+    """Rows/s and MB/s of a table since its first chunk of this run."""
+
+    def render(self, task: Task) -> Text:
+        seconds = task.fields["seconds"]
+        if not seconds:
+            return Text("")
+        rows, size = task.fields["rows"], task.fields["bytes"]
+        mb = f"{size / seconds / 1e6:,.1f} MB/s" if size else ""
+        return Text(f"{rate(rows, seconds)} rows/s {mb}")
+
+
+class LiveSink:
+    """The live display: a bar for each table at work (finished ones beyond the screen are folded
+    into the line above), rows/s, MB/s, ETA, retries."""
+
+    def __init__(self, console: Console, scrub: Callable[[str], str] = str) -> None:
+        self._console = console
+        self._scrub = scrub
+        self._lock = threading.Lock()
+        self._progress = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=24),
+            TextColumn("{task.percentage:>3.0f}%"),
+            TextColumn("{task.fields[shown]}", markup=False),
+            _RateColumn(),
+            TimeRemainingColumn(compact=True),
+            TextColumn("{task.fields[alert]}", markup=False, style="yellow"),
+            console=console,
+        )
+        self._live = Live(self._progress, console=console, refresh_per_second=8, transient=True)
+        self._tasks: dict[str, TaskID] = {}
+        self._tallies: dict[str, _Tally] = {}
+        self._verifying: set[str] = set()
+
+    def __enter__(self) -> LiveSink:
+        self._live.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._live.__exit__(None, None, None)
+
+    def __call__(self, event: Event) -> None:
+        with self._lock:
+            self._take(event)
+
+    def _take(self, event: Event) -> None:
+        if isinstance(event, JobStarted):
+            self._start(event)
+        elif isinstance(event, ChunkStarted):
+            tally = self._tally(event.table)
+            tally.begun = tally.begun or time.monotonic()
+            self._show(event.table)
+        elif isinstance(event, ChunkFinished):
+            self._advance(event.table, event.rows_committed, event.bytes)
+        elif isinstance(event, ChunkTakenOver):
+            self._advance(event.table, event.rows_committed, 0)
+        elif isinstance(event, ChunkRetried):
+            self._tally(event.table).retries += 1
+            self._show(event.table)
+            self._print(f"{event.table}: chunk {event.chunk} again in {event.wait_s:.1f} s: {event.error}")
+        elif isinstance(event, StepStarted):
+            if event.table is not None:
+                self._show(event.table, alert=event.kind)
+        elif isinstance(event, VerifyStarted):
+            self._verify_start(event)
+        elif isinstance(event, VerifyAdvanced):
+            self._progress.advance(self._task(event.table), event.rows)
+        elif isinstance(event, VerifyFinished):
+            self._verify_finish(event)
+        elif isinstance(event, (Waiting, Note)):
+            self._print(event.reason if isinstance(event, Waiting) else event.text)
+
+    def _print(self, text: str) -> None:
+        self._console.print(Text(printable(self._scrub(text))), soft_wrap=True)
+
+    def _tally(self, table: str) -> _Tally:
+        return self._tallies.setdefault(table, _Tally(TableTotals(table)))
+
+    def _task(self, table: str) -> TaskID:
+        if table not in self._tasks:
+            name = printable(self._scrub(table))
+            short = name if len(name) <= 28 else name[:27] + "…"
+            fields: dict[str, Any] = {"shown": "", "alert": "", "rows": 0, "bytes": 0, "seconds": 0.0}
+            self._tasks[table] = self._progress.add_task(short, total=None, visible=False, **fields)
+        return self._tasks[table]
+
+    def _start(self, event: JobStarted) -> None:
+        job = f" {event.job}" if event.job else ""
+        self._print(f"{event.command}{job}: {event.source} → {event.target}, {_chunks_words(event.tables)}")
+        for totals in event.tables:
+            if totals.table not in self._tallies:
+                self._tallies[totals.table] = _Tally(totals, totals.chunks_taken_over, totals.rows_taken_over)
+
+    def _advance(self, table: str, rows: int, size: int) -> None:
+        tally = self._tally(table)
+        tally.chunks += 1
+        tally.rows += rows
+        tally.bytes += size
+        self._show(table)
+        self._fold()
+
+    def _show(self, table: str, alert: str = "") -> None:
+        tally = self._tally(table)
+        moved = tally.rows - tally.totals.rows_taken_over
+        seconds = time.monotonic() - tally.begun if tally.begun is not None else 0.0
+        retries = f"{tally.retries} retries" if tally.retries else ""
+        self._progress.update(
+            self._task(table),
+            total=tally.totals.chunks or None,
+            completed=tally.chunks,
+            visible=True,
+            shown=f"{count(tally.rows)} rows",
+            alert=alert or retries,
+            rows=moved,
+            bytes=tally.bytes,
+            seconds=seconds,
+        )
+
+    def _fold(self) -> None:
+        """Hides the oldest finished tables where the bars would not fit on the screen."""
+        room = max(4, self._console.size.height - 6)
+        shown = [t for t in self._tasks if self._progress.tasks[self._tasks[t]].visible]
+        for table in shown[: max(0, len(shown) - room)]:
+            if self._tallies[table].finished:
+                self._progress.update(self._tasks[table], visible=False)
+
+    def _verify_start(self, event: VerifyStarted) -> None:
+        self._verifying.add(event.table)
+        self._tally(event.table)
+        task = self._task(event.table)
+        self._progress.reset(task, total=event.rows or None, visible=True, rows=0, bytes=0, seconds=0.0)
+        self._progress.update(task, shown="", alert="verifying")
+
+    def _verify_finish(self, event: VerifyFinished) -> None:
+        task = self._task(event.table)
+        total = self._progress.tasks[task].total or 1
+        verdict = "equal" if event.equal else "DIFFERENT"
+        self._progress.update(task, total=total, completed=total, visible=True, alert=verdict)
+
+
+def make(
+    stream: TextIO,
+    *,
+    quiet: bool = False,
+    log_json: bool = False,
+    scrub: Callable[[str], str] = str,
+) -> Sink:
+    """The sink that fits: by the options, else by whether the stream is a terminal."""
+    if quiet:
+        return QuietSink()
+    if log_json:
+        return JsonSink(stream, scrub)
+    console = Console(file=stream, highlight=False)
+    if console.is_terminal and not console.is_dumb_terminal:
+        return LiveSink(console, scrub)
+    return PlainSink(stream, scrub)

@@ -1,0 +1,265 @@
+"""What a run says at its end: the same from Python as in the JSON that ``--report`` writes.
+
+    Report             a copy, a resume or a verify: endpoints, guarantee, tables, status
+    ├── TableReport    counts, digests, differences of one table
+    │   └── RowDifference   one row that differs, by key, with both values
+    PlanReport         what a copy would do: PlannedTable, PlannedColumn, refusals
+    JobSummary         one job of a ledger, for ``rowferry jobs``
+
+All frozen; ``to_json()`` gives plain JSON values with every field, ``from_json()`` the inverse.
+Nothing here holds credentials: endpoints are ``Endpoint.safe_url``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import msgspec
+
+from rowferry.model import Digest, Refusal
+
+#: Version of the JSON form; a reader of old reports can tell them apart.
+REPORT_VERSION = 1
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RowDifference:
+    """One row that differs. Values are as text; ``source`` is None for an extra row, ``target`` for a missing one.
+
+    kind: missing | extra | changed. ``count``: how often more the row stands on that side, where a
+    table without a key is compared as a multiset.
+    """
+
+    kind: str
+    key: dict[str, str | None]
+    source: dict[str, str | None] | None = None
+    target: dict[str, str | None] | None = None
+    count: int = 1
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class TableReport:
+    """One table. Counts are of the whole job, also of chunks that an earlier process had finished.
+
+    missing, extra, changed: None where the table was not verified. ``equal`` is the verdict of the
+    verification (None: not verified; of ``--contained`` and upsert: contained).
+    """
+
+    source: str
+    target: str
+    rows_read: int = 0
+    rows_generated: int = 0
+    rows_sent: int = 0
+    rows_filtered: int = 0
+    rows_deduplicated: int = 0
+    rows_quarantined: int = 0
+    rows_committed: int = 0
+    #: Bytes of Arrow data that were sent.
+    bytes: int = 0
+    #: Wall clock from the table's first chunk of this run to its last.
+    seconds: float = 0.0
+    digest_read: Digest | None = None
+    digest_sent: Digest | None = None
+    digest_target: Digest | None = None
+    schema_id: str = ""
+    #: Every comparison rule that was applied, in plain words.
+    rules: tuple[str, ...] = ()
+    equal: bool | None = None
+    missing: int | None = None
+    extra: int | None = None
+    changed: int | None = None
+    #: The first differing rows, at most as many as were asked for.
+    named: tuple[RowDifference, ...] = ()
+    #: Rows that --repair inserted or deleted.
+    repaired: int = 0
+    chunks: int = 0
+    #: Chunks that were done already when this run began.
+    chunks_taken_over: int = 0
+    retries: int = 0
+    #: Values that a policy touched, by column.
+    touched: dict[str, int] = dataclasses.field(default_factory=dict)
+
+    @property
+    def differences(self) -> int:
+        return (self.missing or 0) + (self.extra or 0) + (self.changed or 0)
+
+    def unclosed(self) -> str | None:
+        """Says where the counts do not close; None if they do.
+
+        read + generated = sent + filtered + deduplicated + quarantined, and sent = committed.
+        """
+        left = self.rows_read + self.rows_generated
+        right = self.rows_sent + self.rows_filtered + self.rows_deduplicated + self.rows_quarantined
+        if left != right:
+            return (
+                f"{self.rows_read:,} rows read + {self.rows_generated:,} generated, but {self.rows_sent:,} sent + "
+                f"{self.rows_filtered:,} filtered + {self.rows_deduplicated:,} deduplicated + "
+                f"{self.rows_quarantined:,} quarantined"
+            )
+        if self.rows_sent != self.rows_committed:
+            return f"{self.rows_sent:,} rows sent, but {self.rows_committed:,} committed"
+        return None
+
+    def to_json(self) -> dict[str, Any]:
+        data: dict[str, Any] = _plain(self)
+        for name in ("digest_read", "digest_sent", "digest_target"):
+            digest = getattr(self, name)
+            data[name] = None if digest is None else str(digest)
+        return data
+
+    @staticmethod
+    def from_json(data: dict[str, Any]) -> TableReport:
+        # The digests are apart: msgspec refuses integers above 64 bits.
+        read, sent, target = (data.get(f"digest_{side}") for side in ("read", "sent", "target"))
+        rest = {k: v for k, v in data.items() if k not in ("digest_read", "digest_sent", "digest_target")}
+        return dataclasses.replace(
+            msgspec.convert(rest, TableReport),
+            digest_read=None if read is None else Digest.parse(read),
+            digest_sent=None if sent is None else Digest.parse(sent),
+            digest_target=None if target is None else Digest.parse(target),
+        )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Report:
+    """The whole run. ``exit_code`` is what the command line exits with; ``status`` says it in a word:
+    ok | different | quarantined | failed | stopped."""
+
+    command: str
+    source: str
+    target: str
+    job: str | None = None
+    mode: str | None = None
+    status: str = "ok"
+    exit_code: int = 0
+    error: str | None = None
+    #: one | per table | mixed | none; None where nothing was read.
+    snapshot: str | None = None
+    snapshot_note: str | None = None
+    seconds: float = 0.0
+    workers: int = 0
+    tables: tuple[TableReport, ...] = ()
+    #: Sentences that the reader should know: what was not carried over, what was skipped.
+    notes: tuple[str, ...] = ()
+    version: int = REPORT_VERSION
+
+    @property
+    def rows_committed(self) -> int:
+        return sum(t.rows_committed for t in self.tables)
+
+    @property
+    def equal(self) -> bool | None:
+        """The verdict over all tables; None where none was verified."""
+        verdicts = [t.equal for t in self.tables if t.equal is not None]
+        return all(verdicts) if verdicts else None
+
+    def to_json(self) -> dict[str, Any]:
+        data: dict[str, Any] = _plain(self)
+        data["tables"] = [t.to_json() for t in self.tables]
+        return data
+
+    @staticmethod
+    def from_json(data: dict[str, Any]) -> Report:
+        tables = tuple(TableReport.from_json(t) for t in data.get("tables", ()))
+        rest = {k: v for k, v in data.items() if k != "tables"}
+        return dataclasses.replace(msgspec.convert(rest, Report), tables=tables)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class PlannedColumn:
+    """One column as it would travel. Types are as the engines spell them."""
+
+    source: str
+    source_type: str
+    target: str
+    target_type: str
+    #: The canonical type in between.
+    type: str = ""
+    policy: str | None = None
+    rules: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class PlannedTable:
+    """One table as it would be copied; ``rows`` and ``bytes`` are estimates of the source's catalogue."""
+
+    source: str
+    target: str
+    rows: int = 0
+    bytes: int = 0
+    chunks: int = 0
+    wave: int = 0
+    #: The target table stands already.
+    exists: bool = False
+    #: How the table is cut, or what it is compared by, where that is worth saying.
+    key: tuple[str, ...] = ()
+    columns: tuple[PlannedColumn, ...] = ()
+    refusals: tuple[Refusal, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class PlanReport:
+    """What ``copy`` would do; nothing was written. ``exit_code`` is 2 where copy would refuse."""
+
+    source: str
+    target: str
+    mode: str
+    tables: tuple[PlannedTable, ...] = ()
+    #: What the users may not do and would have to, in plain words.
+    missing_privileges: tuple[str, ...] = ()
+    #: Other reasons for which copy would refuse (target not empty, triggers, cycles …).
+    blockers: tuple[str, ...] = ()
+    #: one | per table | none: the guarantee that the source can give.
+    snapshot: str | None = None
+    #: Rough estimate of the copy's wall clock; None where the sizes are not known.
+    seconds: float | None = None
+    notes: tuple[str, ...] = ()
+    version: int = REPORT_VERSION
+
+    @property
+    def refused(self) -> bool:
+        return bool(self.blockers or self.missing_privileges or any(t.refusals for t in self.tables))
+
+    @property
+    def exit_code(self) -> int:
+        return 2 if self.refused else 0
+
+    def to_json(self) -> dict[str, Any]:
+        return {"command": "plan", **_plain(self), "exit_code": self.exit_code}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class JobSummary:
+    """One job of a target's ledger. state: running | finished (running: unfinished, whether or not a
+    process works on it now; ``alive`` says whether one does, None where that cannot be told)."""
+
+    id: str
+    name: str
+    state: str
+    created: str
+    source: str
+    target: str
+    mode: str
+    tables: int = 0
+    chunks: int = 0
+    chunks_done: int = 0
+    rows_committed: int = 0
+    alive: bool | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        data: dict[str, Any] = _plain(self)
+        return data
+
+
+def _plain(value: Any) -> Any:
+    """Dataclasses, tuples and dicts as JSON values, every field present; a Digest as its text."""
+    if isinstance(value, Digest):
+        return str(value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    return round(value, 6) if isinstance(value, float) else value
