@@ -13,6 +13,9 @@ Nothing here holds credentials: endpoints are ``Endpoint.safe_url``.
 from __future__ import annotations
 
 import dataclasses
+import json
+import os
+import tempfile
 from typing import Any
 
 import msgspec
@@ -250,6 +253,21 @@ class JobSummary:
     def to_json(self) -> dict[str, Any]:
         data: dict[str, Any] = _plain(self)
         return data
+
+
+def write(path: str, data: dict[str, Any]) -> None:
+    """Writes a report's JSON in one piece: whoever reads the file never sees half of it. Raises OSError."""
+    folder = os.path.dirname(os.path.abspath(path))
+    handle, aside = tempfile.mkstemp(prefix=".rowferry-report-", dir=folder)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
+            json.dump(data, file, ensure_ascii=False, indent=2)
+            file.write("\n")
+        os.chmod(aside, 0o644)
+        os.replace(aside, path)
+    except BaseException:
+        os.unlink(aside)
+        raise
 
 
 def _plain(value: Any) -> Any:

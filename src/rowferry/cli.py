@@ -1,0 +1,411 @@
+"""The command line: ``rowferry copy | verify | plan | resume | jobs``.
+
+Exit codes: 0 all right; 1 the data differ or a value was refused in mid-copy; 2 the request is
+wrong; 3 the source failed; 4 the target failed; 5 stopped, can be resumed; 6 a bug in rowferry.
+Results go to standard output, errors to standard error, each in one line and without secrets.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import tempfile
+import threading
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, NoReturn
+
+import click
+
+from rowferry import __version__, endpoint, redaction
+from rowferry.errors import ConfigError, RowferryError, StoppedError
+
+MODES = ("create", "append", "truncate", "replace", "upsert")
+EXIT_BUG = 6
+EXIT_STOPPED = 5
+EXIT_REQUEST = 2
+
+Command = Callable[..., Any]
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """The console script. Never shows a traceback; exits with the code of the module's docstring."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    redact = redaction.for_urls(a.partition("=")[2] if a.startswith("--") else a for a in given if "://" in a)
+    sys.exit(_run(given, redact))
+
+
+def _run(arguments: list[str], redact: redaction.Redactor) -> int:
+    try:
+        code = cli.main(args=arguments, prog_name="rowferry", standalone_mode=False, obj=redact)
+        _flush()
+        return code if isinstance(code, int) else 0
+    except click.exceptions.Exit as wanted:
+        return wanted.exit_code
+    except click.exceptions.NoArgsIsHelpError as error:
+        print(error.format_message(), file=sys.stderr)
+        return EXIT_REQUEST
+    except click.UsageError as error:
+        command = error.ctx.command_path if error.ctx else "rowferry"
+        return _say(redact, error.format_message(), EXIT_REQUEST, f"see {command} --help")
+    except click.ClickException as error:
+        return _say(redact, error.format_message(), EXIT_REQUEST)
+    except RowferryError as error:
+        if error.exit_code == EXIT_BUG:
+            return _bug(redact, error)
+        return _say(redact, str(error), error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        return _say(redact, "stopped before anything was copied", EXIT_STOPPED)
+    except BrokenPipeError:
+        # The reader of our output went away (``| head``): what was asked for is done or was never begun.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:  # noqa: BLE001 - the last line of defence: becomes exit 6 and a file with the traceback
+        return _bug(redact, error)
+
+
+def _say(redact: redaction.Redactor, message: str, code: int, hint: str | None = None) -> int:
+    line = " ".join(redact(message if hint is None else f"{message.rstrip('.')}; {hint}").split())
+    print(f"rowferry: {line}", file=sys.stderr)
+    return code
+
+
+def _bug(redact: redaction.Redactor, error: BaseException) -> int:
+    """One line, and the traceback in a file: nobody's terminal is flooded and nothing is lost."""
+    where = "no traceback could be written"
+    try:
+        text = redact("".join(traceback.format_exception(error)))
+        handle, path = tempfile.mkstemp(prefix="rowferry-", suffix=".traceback.txt")
+        with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(f"rowferry {__version__}, Python {sys.version}\n{text}")
+        where = f"the traceback is in {path}"
+    except OSError as problem:
+        where += f" ({problem.strerror})"
+    summary = str(error) or "no message"
+    return _say(
+        redact, f"a bug in rowferry: {type(error).__name__}: {summary[:500]}; {where}; please report it", EXIT_BUG
+    )
+
+
+def _flush() -> None:
+    sys.stdout.flush()
+
+
+# --- options that several commands share ---------------------------------------------------
+
+
+def _stack(*decorators: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    def apply(command: Command) -> Command:
+        for decorator in reversed(decorators):
+            command = decorator(command)
+        return command
+
+    return apply
+
+
+_REPORT = click.option("--report", metavar="FILE.json", help="Write what happened as JSON.")
+_SELECTING = _stack(
+    click.option("--table", "tables", multiple=True, metavar="NAME[:NEWNAME]",
+                 help="Only this table (repeatable); schema.table and globs work, a part in double quotes is literal."),
+    click.option("--where", metavar="SQL", help="Only rows of this condition, in the source's own SQL."),
+    click.option("--config", metavar="JOB.toml", help="Read tables, mode, workers, where and policies from a file."),
+    click.option("--policy", "policies", multiple=True, metavar="TABLE.COLUMN=POLICY",
+                 help="What to do with values that do not fit: text, null, clamp or skip (globs; repeatable)."),
+    click.option("--ledger-schema", metavar="NAME", help="The PostgreSQL schema of the ledger (rowferry)."),
+    _REPORT,
+)  # fmt: skip
+_SHOWING = _stack(
+    click.option("--quiet", is_flag=True, help="Show nothing but errors."),
+    click.option("--log-json", is_flag=True, help="One JSON line for each chunk instead of text."),
+)
+_WORKERS = click.option("--workers", type=click.IntRange(1, 64), help="Connections at work at once (2).")
+_VERIFYING = _stack(
+    click.option("--independent", is_flag=True, help="Re-read PostgreSQL with a second, independent decoder."),
+    click.option("--limit", type=click.IntRange(0, 100_000), help="How many differing rows are named (20)."),
+)
+_TRIGGERS = click.option("--target-triggers", type=click.Choice(["fire", "disable"]),
+                         help="What to do about user triggers and rules of target tables.")  # fmt: skip
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, message="rowferry %(version)s")
+def cli() -> None:
+    """Carries rows from one database to another, and proves that they arrived.
+
+    URLs: postgresql://user@host/database, sqlite:///file.db, duckdb:///file.db, parquet:///folder,
+    arrow:///folder (three slashes: a relative path, four: an absolute one).
+    """
+
+
+@cli.command()
+@click.argument("source")
+@click.argument("target")
+@_SELECTING
+@_WORKERS
+@click.option("--mode", type=click.Choice(MODES), help="What to do with tables that are there (create).")
+@click.option("--verify/--no-verify", "verify", default=None, help="Re-read the target and compare digests.")
+@click.option("--job", metavar="NAME", help="Name the job; a finished job of this name is not run again.")
+@click.option("--join", is_flag=True, help="Add this process's workers to the job that runs.")
+@click.option("--require-snapshot", is_flag=True, help="Refuse unless all tables can be read in one snapshot.")
+@_TRIGGERS
+@_VERIFYING
+@_SHOWING
+@click.pass_obj
+def copy(redact: redaction.Redactor, /, source: str, target: str, verify: bool | None, **options: Any) -> int:
+    """Copies tables from SOURCE to TARGET; the same command again continues a copy that was cut short."""
+    from rowferry import api, printout
+
+    arguments = _arguments(options, named_max="limit") | {"verify": bool(verify), "no_verify": verify is False}
+    with _Run(redact, "copy", source, target, options) as run:
+        run.result(api.copy(source, target, **arguments, **run.hooks), printout.copy_lines)
+    return run.exit_code
+
+
+@cli.command()
+@click.argument("source")
+@click.argument("target")
+@_SELECTING
+@_WORKERS
+@click.option("--contained", is_flag=True, help="Ask only that every source row is in the target.")
+@click.option("--repair", is_flag=True, help="Make the target equal, then verify again.")
+@click.option("--delete-extra", is_flag=True, help="With --repair: also delete rows that the source has not.")
+@_VERIFYING
+@_SHOWING
+@click.pass_obj
+def verify(redact: redaction.Redactor, /, source: str, target: str, **options: Any) -> int:
+    """Compares SOURCE and TARGET row by row and names what differs; they may have been filled by any tool."""
+    from rowferry import api, printout
+
+    with _Run(redact, "verify", source, target, options) as run:
+        arguments = _arguments(options, named_max="limit")
+        run.result(api.verify(source, target, **arguments, **run.hooks), printout.verify_lines)
+    return run.exit_code
+
+
+@cli.command()
+@click.argument("source")
+@click.argument("target")
+@_SELECTING
+@_WORKERS
+@click.option("--mode", type=click.Choice(MODES), help="The mode that copy would be given (create).")
+@_TRIGGERS
+@click.pass_obj
+def plan(redact: redaction.Redactor, /, source: str, target: str, **options: Any) -> int:
+    """Says what copy would do, what could go wrong and how long it would take; writes nothing."""
+    from rowferry import api, printout
+
+    report = _report_path(options["report"])
+    found = api.plan(source, target, **_arguments(options))
+    if report is not None:
+        _write(report, redact.data(found.to_json()))
+    _print(redact, printout.plan_lines(found))
+    code: int = found.exit_code
+    return code
+
+
+@cli.command()
+@click.argument("target")
+@click.argument("job", required=False)
+@click.option("--source", metavar="URL", help="The source, where the ledger's URL (it holds no password) will not do.")
+@click.option("--ledger-schema", metavar="NAME", help="The PostgreSQL schema of the ledger (rowferry).")
+@click.option("--verify/--no-verify", "verify", default=None, help="As for copy.")
+@_WORKERS
+@_REPORT
+@_SHOWING
+@click.pass_obj
+def resume(redact: redaction.Redactor, /, target: str, job: str | None, verify: bool | None, **options: Any) -> int:
+    """Continues an unfinished job of TARGET's ledger: the latest, or JOB."""
+    from rowferry import api, printout
+
+    arguments = _arguments(options)
+    if verify is not None:
+        arguments |= {"verify": verify, "no_verify": not verify}
+    with _Run(redact, "resume", options["source"] or "", target, options) as run:
+        run.result(api.resume(target, job, **arguments, **run.hooks), printout.copy_lines)
+    return run.exit_code
+
+
+@cli.command()
+@click.argument("target")
+@click.option("--ledger-schema", metavar="NAME", help="The PostgreSQL schema of the ledger (rowferry).")
+@click.pass_obj
+def jobs(redact: redaction.Redactor, /, target: str, **options: Any) -> int:
+    """Lists the jobs of TARGET's ledger."""
+    from rowferry import api, printout
+
+    _print(redact, printout.job_lines(api.jobs(target, **_arguments(options))))
+    return 0
+
+
+# --- running ---------------------------------------------------------------------------------
+
+#: Options that are the command line's own and not arguments of the API.
+_OWN = ("report", "quiet", "log_json", "limit")
+
+
+def _arguments(options: dict[str, Any], **renamed: str) -> dict[str, Any]:
+    """The options that were given, as arguments of the API. What was not given is left to its defaults."""
+    given = {k: v for k, v in options.items() if k not in _OWN and v is not None and v is not False and v != ()}
+    if "policies" in given:
+        given["policies"] = dict(_policy(text) for text in given["policies"])
+    for name, option in renamed.items():
+        if options.get(option) is not None:
+            given[name] = options[option]
+    return given
+
+
+def _policy(text: str) -> tuple[str, str]:
+    column, equals, policy = text.rpartition("=")
+    if not equals or not column or not policy:
+        raise ConfigError(f"--policy {text!r} is not TABLE.COLUMN=POLICY")
+    return column, policy
+
+
+def _report_path(path: str | None) -> str | None:
+    """Refuses now what could not be written hours later."""
+    if path is None:
+        return None
+    folder = os.path.dirname(os.path.abspath(path))
+    if os.path.isdir(path) or not os.path.isdir(folder) or not os.access(folder, os.W_OK):
+        raise ConfigError(f"the report {path!r} cannot be written", hint="its folder must be there and writable")
+    return path
+
+
+def _write(path: str, data: dict[str, Any]) -> None:
+    from rowferry.engine import report
+
+    try:
+        report.write(path, data)
+    except OSError as error:
+        raise ConfigError(f"the report {path!r} could not be written: {error.strerror}") from None
+
+
+def _print(redact: redaction.Redactor, lines: Sequence[str]) -> None:
+    for line in lines:
+        sys.stdout.write(redact(line) + "\n")
+    sys.stdout.flush()
+
+
+class _Run:
+    """One copy, verify or resume: progress, signals, the report, and what is printed at the end."""
+
+    def __init__(
+        self, redact: redaction.Redactor, command: str, source: str, target: str, options: dict[str, Any]
+    ) -> None:
+        from rowferry.engine import progress
+
+        self._redact = redact
+        self._command = command
+        self._source = source
+        self._target = target
+        self._report_path = _report_path(options["report"])
+        self._silent = options["quiet"] or options["log_json"]
+        if options["quiet"] and options["log_json"]:
+            raise ConfigError("--quiet and --log-json exclude each other")
+        self._stop = threading.Event()
+        self._sink = progress.make(sys.stdout, quiet=options["quiet"], log_json=options["log_json"], scrub=redact)
+        self._signals = _stopping(self._stop)
+        self._finished = False
+        self.exit_code = 0
+        #: What the API takes of us.
+        self.hooks: dict[str, Any] = {"on_event": self._event, "stop": self._stop}
+
+    def __enter__(self) -> _Run:
+        self._signals.__enter__()
+        self._sink.__enter__()
+        return self
+
+    def _event(self, event: Any) -> None:
+        from rowferry.engine.progress import JobFinished
+
+        self._finished = self._finished or isinstance(event, JobFinished)
+        self._sink(event)
+
+    def result(self, report: Any, lines: Callable[[Any], list[str]]) -> None:
+        """Prints and writes what came out."""
+        from rowferry.engine.progress import JobFinished
+
+        if not self._finished:
+            self._event(JobFinished(report))
+        self._sink.__exit__(None, None, None)
+        self.exit_code = report.exit_code
+        if self._report_path is not None:
+            _write(self._report_path, self._redact.data(report.to_json()))
+        if not self._silent:
+            _print(self._redact, lines(report))
+        if report.exit_code:
+            _say(self._redact, report.error or _why(report), report.exit_code)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        self._sink.__exit__(None, None, None)
+        self._signals.__exit__(None, None, None)
+        if error is not None:
+            self._failed(error)
+
+    def _failed(self, error: BaseException) -> None:
+        """The report of a run that failed, if it was asked for; the error itself goes on to ``_run``."""
+        if isinstance(error, StoppedError) and error.hint is None:
+            error.hint = "the same command goes on where it stopped"
+        if self._report_path is None or not isinstance(error, Exception):
+            return
+        from rowferry.engine.report import Report
+
+        known = getattr(error, "report", None)
+        code = error.exit_code if isinstance(error, RowferryError) else EXIT_BUG
+        status = "stopped" if code == EXIT_STOPPED else "failed"
+        if known is None:
+            known = Report(self._command, _safe(self._source), _safe(self._target), status=status, exit_code=code)
+        data = known.to_json() | {"status": status, "exit_code": code, "error": " ".join(str(error).split())}
+        _write(self._report_path, self._redact.data(data))
+
+
+def _why(report: Any) -> str:
+    """Why a run that ended in order exits with 1."""
+    from rowferry import printout
+
+    for table in report.tables:
+        if table.equal is False:
+            return f"source and target differ: table {table.target!r}: {printout.differences(table)}"
+        unclosed = table.unclosed() if report.command != "verify" else None
+        if unclosed:
+            return f"the counts do not close: table {table.source!r}: {unclosed}"
+    return f"the run ended as {report.status!r}"
+
+
+def _safe(url: str) -> str:
+    try:
+        return endpoint.parse(url).safe_url if url else ""
+    except ConfigError:
+        return ""
+
+
+@contextmanager
+def _stopping(stop: threading.Event) -> Iterator[None]:
+    """The first SIGINT or SIGTERM asks the job to stop at the next safe place; a second SIGINT kills."""
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        stop.set()
+        signal.signal(signal.SIGINT, kill)
+
+    def kill(number: int, frame: FrameType | None) -> None:
+        if sys.stdout.isatty():
+            os.write(sys.stdout.fileno(), b"\x1b[?25h")  # the live display had hidden the cursor
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+if __name__ == "__main__":
+    main()
