@@ -49,6 +49,8 @@ class RowferryError(Exception):
         #: The server's own code (SQLSTATE, errno), where it gave one.
         self.code = code
         self.transient = transient
+        #: What the run had to say for itself when it failed (``engine.report.Report``), where it got so far.
+        self.report: Any = None
 
     def at(self, **place: Any) -> RowferryError:
         """Fills in the place (table, chunk, column) where the raiser did not know it."""

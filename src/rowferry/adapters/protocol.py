@@ -140,9 +140,11 @@ class Source(Protocol):
     def state_token(self) -> str | None:
         """Names the state of the whole database, equal only if nothing changed; None where unknowable."""
 
-    def open_snapshot(self, readers: int) -> str:
+    def open_snapshot(self, readers: int, adopt: str | None = None) -> str:
         """Fixes the state that all readers will see; returns ``one`` | ``per table`` | ``none``.
-        Called once, after describe, before chunks and readers."""
+        Called once, after describe, before chunks and readers. ``adopt``: another process's
+        ``snapshot_id`` to share instead of a new one (SourceError where it is gone; ignored by
+        sources whose snapshots have no names)."""
 
     def snapshot_id(self) -> str | None:
         """The snapshot's name for the ledger: chunks of equal id saw one state."""

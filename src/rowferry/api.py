@@ -1,0 +1,149 @@
+"""The public functions: what the command line does, from Python.
+
+>>> import rowferry
+>>> report = rowferry.copy("sqlite:///shop.db", "duckdb:///shop.duckdb", verify=True)
+>>> report.tables[0].rows_committed
+336776
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rowferry import endpoint, limits
+from rowferry.engine import jobs as engine_jobs
+from rowferry.engine import previewer, supervisor, verifier
+from rowferry.engine.progress import Event, EventHandler
+from rowferry.engine.report import JobSummary, PlanReport, Report
+from rowferry.engine.request import Request
+
+
+def _silent(event: Event) -> None:
+    return None
+
+
+def _request(source: str, target: str, options: Mapping[str, Any]) -> Request:
+    given = dict(options)
+    given["tables"] = tuple(given.get("tables") or ())
+    given["policies"] = tuple((given.get("policies") or {}).items())
+    given["wheres"] = tuple((given.get("wheres") or {}).items())
+    return Request(source=endpoint.parse(source), target=endpoint.parse(target), **given)
+
+
+def copy(
+    source: str,
+    target: str,
+    *,
+    tables: Sequence[str] = (),
+    mode: str = "create",
+    workers: int = 2,
+    where: str | None = None,
+    wheres: Mapping[str, str] | None = None,
+    policies: Mapping[str, str] | None = None,
+    verify: bool = False,
+    no_verify: bool = False,
+    require_snapshot: bool = False,
+    job: str | None = None,
+    join: bool = False,
+    ledger_schema: str = "rowferry",
+    target_triggers: str | None = None,
+    named_max: int = limits.VERIFY_ROWS_NAMED,
+    chunk_bytes: int | None = None,
+    on_event: EventHandler = _silent,
+    stop: threading.Event | None = None,
+) -> Report:
+    """Copies tables from ``source`` to ``target``, each row exactly once; goes on with an unfinished job.
+
+    source, target: URLs. tables: ``NAME[:NEWNAME]``, globs allowed; none: all. mode: create,
+    append, truncate, replace, upsert. wheres: SQL conditions on the source by table name.
+    policies: ``{"table.column": "text" | "null" | "clamp" | "skip"}``. workers: threads, each with
+    a connection to both sides. stop: set it to stop the job at the next batch (StoppedError).
+
+    Raises ConfigError (RefusedError where the plan refuses), SourceError, TargetError, DataError,
+    StoppedError; DifferenceError where counts or digests do not agree at the end. Where a report
+    could be made it is the error's ``report``.
+    """
+    options = {k: v for k, v in locals().items() if k not in ("source", "target", "on_event", "stop")}
+    return supervisor.copy(_request(source, target, options), on_event, stop or threading.Event())
+
+
+def verify(
+    source: str,
+    target: str,
+    *,
+    tables: Sequence[str] = (),
+    workers: int = 2,
+    where: str | None = None,
+    wheres: Mapping[str, str] | None = None,
+    policies: Mapping[str, str] | None = None,
+    contained: bool = False,
+    repair: bool = False,
+    delete_extra: bool = False,
+    independent: bool = False,
+    ledger_schema: str = "rowferry",
+    named_max: int = limits.VERIFY_ROWS_NAMED,
+    on_event: EventHandler = _silent,
+    stop: threading.Event | None = None,
+) -> Report:
+    """Compares two databases row by row, whoever filled them; the report's ``equal`` is the verdict.
+
+    contained: rows that only the target has are no difference. repair: make the target equal and
+    compare again (extra rows go only with ``delete_extra``). independent: read PostgreSQL with
+    another decoder than the one that wrote it. Raises as :func:`copy`, but differences are no error.
+    """
+    options = {k: v for k, v in locals().items() if k not in ("source", "target", "on_event", "stop")}
+    return verifier.verify(_request(source, target, options), on_event, stop or threading.Event())
+
+
+def plan(
+    source: str,
+    target: str,
+    *,
+    tables: Sequence[str] = (),
+    mode: str = "create",
+    workers: int = 2,
+    where: str | None = None,
+    wheres: Mapping[str, str] | None = None,
+    policies: Mapping[str, str] | None = None,
+    require_snapshot: bool = False,
+    ledger_schema: str = "rowferry",
+    target_triggers: str | None = None,
+    chunk_bytes: int | None = None,
+) -> PlanReport:
+    """What :func:`copy` with the same arguments would do and what it would refuse; writes nothing."""
+    options = {k: v for k, v in locals().items() if k not in ("source", "target")}
+    return previewer.preview(_request(source, target, options))
+
+
+def resume(
+    target: str,
+    job: str | None = None,
+    *,
+    source: str | None = None,
+    workers: int = 2,
+    verify: bool = False,
+    no_verify: bool = False,
+    join: bool = False,
+    ledger_schema: str = "rowferry",
+    on_event: EventHandler = _silent,
+    stop: threading.Event | None = None,
+) -> Report:
+    """Goes on with a job by name (None: the latest unfinished one), with the options it was started with.
+
+    source: the source's URL with its credentials, which no ledger holds. Raises as :func:`copy`.
+    """
+    parsed = endpoint.parse(target)
+    asked = Request(
+        parsed, parsed, workers=workers, job=job, join=join, ledger_schema=ledger_schema, verify=verify,
+        no_verify=no_verify,
+    )  # fmt: skip
+    request = engine_jobs.request_of(asked, source)
+    return supervisor.copy(request, on_event, stop or threading.Event(), command="resume")
+
+
+def jobs(target: str, *, ledger_schema: str = "rowferry") -> list[JobSummary]:
+    """The jobs in a target's ledger, oldest first."""
+    parsed = endpoint.parse(target)
+    return engine_jobs.list_jobs(Request(parsed, parsed, ledger_schema=ledger_schema))

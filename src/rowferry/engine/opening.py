@@ -1,0 +1,56 @@
+"""Opening the two ends of a run, and closing them whatever happens."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import tempfile
+from collections.abc import Iterator
+
+from rowferry.adapters import registry
+from rowferry.adapters.protocol import Source, SourceOptions, Target, TargetOptions
+from rowferry.endpoint import same_place
+from rowferry.engine.request import Request
+from rowferry.errors import ConfigError
+
+
+def check_ends(request: Request) -> None:
+    """Raises ConfigError where source and target are one place."""
+    if same_place(request.source, request.target):
+        raise ConfigError("source and target are the same place", hint="name two different databases")
+
+
+@contextlib.contextmanager
+def source_of(request: Request) -> Iterator[Source]:
+    options = SourceOptions(independent=request.independent, policies=dict(request.policies))
+    source = registry.open_source(request.source, options)
+    with contextlib.closing(source):
+        yield source
+
+
+@contextlib.contextmanager
+def target_of(request: Request, *, read_only: bool = False) -> Iterator[Target]:
+    options = TargetOptions(
+        ledger_schema=request.ledger_schema, triggers=request.target_triggers, read_only=read_only
+    )
+    target = registry.open_target(request.target, options)
+    with contextlib.closing(target):
+        yield target
+
+
+@contextlib.contextmanager
+def target_to_plan_for(request: Request) -> Iterator[Target]:
+    """The target as planning needs it: nothing is written there.
+
+    A file or folder that is not there yet is planned for on an empty one in a temporary folder,
+    so that a plan (or a copy that is refused) leaves nothing behind.
+    """
+    if request.target.path is None or os.path.exists(request.target.path):
+        with target_of(request, read_only=True) as target:
+            yield target
+        return
+    with tempfile.TemporaryDirectory(prefix="rowferry-plan-") as folder:
+        scratch = dataclasses.replace(request.target, path=os.path.join(folder, "empty"))
+        with target_of(dataclasses.replace(request, target=scratch)) as target:
+            yield target

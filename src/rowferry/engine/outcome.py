@@ -1,0 +1,58 @@
+"""From the ledger's chunks to the report: counts that close, digests that add up."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rowferry.engine.report import TableReport
+from rowferry.model import ChunkRow, Digest, TablePlan
+from rowferry.stages.digest import schema_id
+
+
+def digest_of(chunks: Sequence[ChunkRow], which: str) -> Digest:
+    """The sum of the chunks' ``read`` or ``sent`` digests."""
+    total = Digest()
+    for chunk in chunks:
+        text = chunk.digest_read if which == "read" else chunk.digest_sent
+        if text:
+            total += Digest.parse(text)
+    return total
+
+
+def table_report(plan: TablePlan, chunks: Sequence[ChunkRow], taken_over: int, retries: int) -> TableReport:
+    """One table's report from all of its chunks, whoever copied them."""
+    done = [c for c in chunks if c.table == plan.index and c.state == "done"]
+    rows_read = sum(c.rows_read for c in done)
+    touched: dict[str, int] = {}
+    for chunk in done:
+        for column, count in chunk.touched.items():
+            touched[column] = touched.get(column, 0) + count
+    return TableReport(
+        source=str(plan.source.name),
+        target=str(plan.target.name),
+        rows_read=rows_read,
+        rows_sent=digest_of(done, "sent").rows,
+        rows_committed=sum(c.rows_committed for c in done),
+        bytes=sum(c.bytes for c in done),
+        seconds=sum(c.seconds for c in done),
+        digest_read=digest_of(done, "read"),
+        digest_sent=digest_of(done, "sent"),
+        schema_id=schema_id([c.comparison for c in plan.columns]),
+        rules=rules_of(plan),
+        chunks=sum(1 for c in chunks if c.table == plan.index),
+        chunks_taken_over=taken_over,
+        retries=retries,
+        touched=touched,
+    )
+
+
+def rules_of(plan: TablePlan) -> tuple[str, ...]:
+    """Every rule that a comparison of the table uses, with its column."""
+    return tuple(f"{c.source}: {rule}" for c in plan.columns for rule in c.comparison.rules)
+
+
+def digest_problem(report: TableReport) -> str | None:
+    """Says if what was read is not what was sent, where nothing was meant to change on the way."""
+    if report.touched or report.digest_read == report.digest_sent:
+        return None
+    return f"read {report.digest_read} but sent {report.digest_sent}: a conversion changed a value"

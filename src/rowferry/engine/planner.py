@@ -1,0 +1,394 @@
+"""From two databases and a request to a plan: which tables, which columns, in which forms.
+
+Nothing here writes. What cannot be carried exactly becomes a :class:`Refusal`; all of them are
+collected, so that a user sees the whole list at once and not one an attempt.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+
+from rowferry import convert, selection
+from rowferry.adapters import registry
+from rowferry.adapters.protocol import Capabilities, Source, Target
+from rowferry.engine.request import Request
+from rowferry.errors import ConfigError
+from rowferry.model import Column, ColumnPlan, ForeignKey, Refusal, Table, TableName, TablePlan
+from rowferry.stages import digest
+from rowferry.types import TEXTS, Type
+
+#: Kinds that travel as the engine's own bytes between two columns of one native type: what the
+#: canonical form cannot hold (294276-12-31, intervals beyond 292 years, '[5:6]={7,8}') stays exact.
+WIRE_PREFERRED = frozenset(
+    ("decimal", "numeric", "time", "timetz", "timestamp", "timestamptz", "interval", "list", "opaque")
+)
+
+
+@dataclasses.dataclass(slots=True)
+class Findings:
+    """What a plan found. ``refusals`` by source table; ``blockers`` concern a table or the whole job."""
+
+    tables: list[TablePlan] = dataclasses.field(default_factory=list)
+    refusals: dict[str, list[Refusal]] = dataclasses.field(default_factory=dict)
+    blockers: list[str] = dataclasses.field(default_factory=list)
+    missing_privileges: list[str] = dataclasses.field(default_factory=list)
+    notes: list[str] = dataclasses.field(default_factory=list)
+
+    def refuse(self, table: TableName, refusal: Refusal) -> None:
+        self.refusals.setdefault(str(table), []).append(refusal)
+
+    def sentences(self) -> list[str]:
+        """All reasons, one line each; empty if the plan can be carried out."""
+        out = list(self.blockers)
+        for table, refusals in self.refusals.items():
+            for r in refusals:
+                place = f"table {table!r}" + (f", column {r.column!r}" if r.column is not None else "")
+                count = "" if r.count is None else f" ({r.count:,} rows)"
+                choices = f"; policies to choose from: {', '.join(r.policies)}" if r.policies else ""
+                out.append(f"{place}: {r.reason}{count}{choices}")
+        return out + [f"missing privilege: {p}" for p in self.missing_privileges]
+
+
+def choose_tables(source: Source, request: Request) -> list[tuple[TableName, TableName | None]]:
+    """The source tables that were asked for, each with its new name if it was given one.
+
+    Views are copied only by name: without ``--table`` they are not even listed.
+    """
+    selectors = [selection.parse(text) for text in request.tables]
+    return selection.select(
+        selectors,
+        source.list_tables(),
+        by_name_only=source.list_views() if selectors else (),
+        source_engine=request.source.engine,
+        target_engine=request.target.engine,
+    )
+
+
+def plan_copy(source: Source, target: Target, request: Request) -> Findings:
+    """Plans a copy; raises only for a request that names what is not there, or for a failing side."""
+    caps = registry.capabilities(request.target.engine)
+    findings = Findings()
+    if request.mode not in caps.modes:
+        findings.blockers.append(f"{caps.engine} cannot be a target with --mode {request.mode}")
+        return findings
+    chosen = choose_tables(source, request)
+    if not chosen:
+        findings.notes.append("the source has no tables")
+    named = [(name, new or name) for name, new in chosen]
+    findings.blockers += name_problems([new for _, new in named], caps)
+    if findings.blockers:
+        return findings
+    for name, new in named:
+        table = source.describe(name, census=True)
+        if table is None:
+            raise ConfigError("no such table in the source", table=str(name))
+        plan = _plan_table(len(findings.tables), table, new, target, request, findings)
+        if plan is not None:
+            findings.tables.append(plan)
+    findings.tables = _with_waves(findings)
+    creating = [p.load_name or p.target.name for p in findings.tables if not p.exists or p.load_name]
+    findings.missing_privileges += target.missing_privileges(
+        [p.target for p in findings.tables if p.exists], creating
+    )
+    return findings
+
+
+def name_problems(names: Iterable[TableName], caps: Capabilities) -> list[str]:
+    """Target names that are too long, need schemas that are not there, or collide."""
+    problems = []
+    seen: dict[tuple[str | None, str], TableName] = {}
+    for name in names:
+        if name.schema is not None and not caps.schemas:
+            problems.append(
+                f"table {str(name)!r}: {caps.engine} has no schemas; give it a name with --table {name}:NEWNAME"
+            )
+        folded = (name.schema, name.name.lower() if caps.names_fold_case else name.name)
+        if folded in seen:
+            problems.append(f"tables {str(seen[folded])!r} and {str(name)!r} would have one name in {caps.engine}")
+        seen[folded] = name
+        problems += [f"table {str(name)!r}: {p}" for p in _length_problem(name.name, caps)]
+    return problems
+
+
+def _length_problem(name: str, caps: Capabilities) -> list[str]:
+    if caps.name_max is None:
+        return []
+    length = len(name.encode()) if caps.name_in_bytes else len(name)
+    if length <= caps.name_max:
+        return []
+    return [
+        f"the name {name[:20]!r}… is {length} {'bytes' if caps.name_in_bytes else 'characters'} long; "
+        f"{caps.engine} holds {caps.name_max}"
+    ]
+
+
+def _plan_table(
+    index: int, source: Table, name: TableName, target: Target, request: Request, findings: Findings
+) -> TablePlan | None:
+    """Plans one table; adds to findings what is in the way, and returns None where columns could not be planned."""
+    existing = target.describe(name)
+    mode = request.mode
+    build_new = existing is None or mode == "replace"
+    if not source.columns:
+        findings.blockers.append(f"table {str(source.name)!r} has no columns: there is nothing that could be copied")
+        return None
+    if existing is not None and mode == "create" and not target.is_empty(name):
+        findings.blockers.append(
+            f"table {str(name)!r} in the target is not empty; choose --mode append, truncate, replace or upsert"
+        )
+        return None
+    if existing is not None and existing.kind == "view":
+        findings.blockers.append(f"{str(name)!r} in the target is a view")
+        return None
+    if existing is not None and not build_new and existing.triggers and request.target_triggers is None:
+        findings.blockers.append(
+            f"table {str(name)!r} in the target has triggers or rules ({', '.join(existing.triggers)}) that could "
+            "change what arrives; choose --target-triggers fire or disable"
+        )
+    columns = _plan_columns(source, None if build_new else existing, target, request, findings)
+    if columns is None:
+        return None
+    planned = _target_table(source, name, columns) if build_new else existing
+    assert planned is not None
+    key = _key(source, planned, columns, mode, findings)
+    plan = TablePlan(
+        index=index,
+        source=source,
+        target=planned,
+        columns=tuple(columns),
+        where=request.where_for(str(source.name)),
+        exists=existing is not None,
+        key=key,
+        raw=_is_raw(columns, source, request),
+    )
+    if mode == "replace" and existing is not None:
+        plan = dataclasses.replace(plan, load_name=TableName(name.schema, f"rowferry_new_{index}"))
+    return plan
+
+
+def _plan_columns(
+    source: Table, existing: Table | None, target: Target, request: Request, findings: Findings
+) -> list[ColumnPlan] | None:
+    before = len(findings.refusals.get(str(source.name), ()))
+    caps = registry.capabilities(request.target.engine)
+    plans: list[ColumnPlan] = []
+    for column in source.columns:
+        policy = request.policy(str(source.name), column.name)
+        if policy == "skip":
+            findings.notes.append(f"table {str(source.name)!r}: column {column.name!r} is left out, as asked for")
+            continue
+        found: ColumnPlan | Refusal
+        if existing is None:
+            problems = _length_problem(column.name, caps)
+            found = (
+                Refusal(column.name, problems[0]) if problems else _new_column(column, target, request, policy)
+            )
+        else:
+            found = _existing_column(column, existing, target, request, policy)
+        if isinstance(found, Refusal):
+            findings.refuse(source.name, found)
+        elif not found.column.generated:
+            plans.append(found)
+    for refusal in _unfilled(existing, plans) if existing else _colliding(plans, caps):
+        findings.refuse(source.name, refusal)
+    if len(findings.refusals.get(str(source.name), ())) > before:
+        return None
+    if not plans:
+        findings.refuse(source.name, Refusal(None, "no column is left to copy"))
+        return None
+    return plans
+
+
+def _unfilled(existing: Table, plans: list[ColumnPlan]) -> list[Refusal]:
+    """Target columns that get nothing and cannot do without."""
+    fed = {p.target for p in plans}
+    return [
+        Refusal(c.name, "the target's column is NOT NULL without a default, and the source has no such column")
+        for c in existing.columns
+        if c.name not in fed and not c.nullable and c.default is None and not c.generated and not c.identity
+    ]
+
+
+def _colliding(plans: list[ColumnPlan], caps: Capabilities) -> list[Refusal]:
+    if not caps.names_fold_case:
+        return []
+    seen: dict[str, str] = {}
+    out = []
+    for plan in plans:
+        other = seen.setdefault(plan.target.lower(), plan.target)
+        if other != plan.target:
+            out.append(Refusal(plan.source, f"and {other!r} would be one column in {caps.engine}", policies=("skip",)))
+    return out
+
+
+def _forms(column: Column, policy: str | None) -> list[Type]:
+    """Forms to try, best first, without ``wire``; under the policy ``text`` only those that are text."""
+    forms = [f for f in (column.forms or (column.type,)) if f.kind != "wire"]
+    if policy == "text":
+        return [f for f in forms if f.kind in TEXTS and f != column.type] or [f for f in forms if f.kind in TEXTS]
+    return forms[:1]
+
+
+def _wire(column: Column) -> Type | None:
+    if column.type.kind not in WIRE_PREFERRED:
+        return None
+    return next((f for f in column.forms if f.kind == "wire"), None)
+
+
+def _same_format(request: Request) -> bool:
+    source, target = (registry.capabilities(e.engine) for e in (request.source, request.target))
+    return source.raw_format is not None and source.raw_format == target.raw_format and not request.independent
+
+
+def _new_column(column: Column, target: Target, request: Request, policy: str | None) -> ColumnPlan | Refusal:
+    wire = _wire(column) if _same_format(request) and policy is None else None
+    if wire is not None:
+        planned = target.plan_column(column, wire)
+        if not isinstance(planned, Refusal):
+            return _column_plan(column, wire, planned, target, request, policy)
+    if column.refusal is not None and policy not in column.refusal.policies:
+        return dataclasses.replace(column.refusal, column=column.name)
+    refusal = Refusal(column.name, f"{column.native or column.type} has no form that fits", policies=("skip",))
+    forms = _forms(column, policy)
+    for form in forms:
+        planned = target.plan_column(column, form)
+        found = (
+            planned if isinstance(planned, Refusal) else _column_plan(column, form, planned, target, request, policy)
+        )
+        if not isinstance(found, Refusal):
+            return found
+        refusal = dataclasses.replace(found, column=column.name)
+    return refusal
+
+
+def _existing_column(
+    column: Column, existing: Table, target: Target, request: Request, policy: str | None
+) -> ColumnPlan | Refusal:
+    try:
+        into = existing.column(column.name)
+    except KeyError:
+        return Refusal(column.name, "the target's table has no such column", policies=("skip",))
+    if into.generated:
+        # The target computes it; the note in the report says so, and verify compares what it computed.
+        return ColumnPlan(column.name, column.type, into.name, into, _no_comparison(column.type))
+    wire = _wire(column) if _same_format(request) and policy is None else None
+    if wire is not None and wire in into.forms and column.native == into.native:
+        return _column_plan(column, wire, dataclasses.replace(into, type=wire), target, request, policy)
+    if column.refusal is not None and policy not in column.refusal.policies:
+        return dataclasses.replace(column.refusal, column=column.name)
+    refusal = Refusal(column.name, f"no form fits the target's {into.native}", policies=("skip",))
+    forms = _forms(column, policy)
+    # An existing column of text may take a text form where the usual one has no exact way into it.
+    forms += [f for f in column.forms if f.kind in TEXTS and f not in forms]
+    for number, form in enumerate(forms):
+        found = _column_plan(column, form, into, target, request, policy)
+        if not isinstance(found, Refusal):
+            return found
+        if number == 0:
+            refusal = found
+    return refusal
+
+
+def _no_comparison(kind: Type) -> digest.Comparison:
+    return digest.Comparison(kind, kind, "")
+
+
+def _column_plan(
+    column: Column, form: Type, into: Column, target: Target, request: Request, policy: str | None
+) -> ColumnPlan | Refusal:
+    checks = target.checks(into)
+    way = convert.conversion(form, into.type, checks, policy)
+    if isinstance(way, str):
+        native = f"{column.native or column.type} → {into.native or into.type}"
+        return Refusal(column.name, f"{native}: {way}", policies=("skip",))
+    comparison = digest.compare(
+        form, into.type, source_engine=request.source.engine, target_engine=request.target.engine
+    )
+    if comparison is None:
+        return Refusal(
+            column.name, f"{form} and {into.type} cannot be compared, so nothing could be proven", policies=("skip",)
+        )
+    if not column.nullable or into.nullable:
+        return ColumnPlan(column.name, form, into.name, into, comparison, policy, checks)
+    return ColumnPlan(column.name, form, into.name, into, comparison, policy, (*checks, "not_null"))
+
+
+def _target_table(source: Table, name: TableName, columns: list[ColumnPlan]) -> Table:
+    """The table that will be made: the source's shape with the planned columns."""
+    kept = {c.source: c.target for c in columns}
+
+    def key(names: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(kept[n] for n in names) if all(n in kept for n in names) else ()
+
+    return Table(
+        name=name,
+        columns=tuple(c.column for c in columns),
+        primary_key=key(source.primary_key),
+        unique_keys=tuple(k for k in map(key, source.unique_keys) if k),
+        rows=source.rows,
+        bytes=source.bytes,
+        user_types=source.user_types,
+    )
+
+
+def _key(source: Table, target: Table, columns: list[ColumnPlan], mode: str, findings: Findings) -> tuple[str, ...]:
+    """Target columns that identify a row on both sides."""
+    names = {c.source: c.target for c in columns}
+    source_keys = [k for k in (source.primary_key, *source.unique_keys) if k and all(n in names for n in k)]
+    target_keys = [k for k in (target.primary_key, *target.unique_keys) if k]
+    fed = set(names.values())
+    if mode == "upsert":
+        for key in target_keys:
+            if all(n in fed for n in key):
+                return key
+        findings.refuse(
+            source.name, Refusal(None, "upsert needs a primary key or a unique NOT NULL key in the target")
+        )
+        return ()
+    for key in source_keys:
+        mapped = tuple(names[n] for n in key)
+        if any(set(mapped) == set(t) for t in target_keys):
+            return mapped
+    return tuple(names[n] for n in source_keys[0]) if source_keys else ()
+
+
+def _is_raw(columns: list[ColumnPlan], source: Table, request: Request) -> bool:
+    """Original bytes can be handed on: one engine, the same native types, nothing converted or checked."""
+    if not _same_format(request):
+        return False
+    for plan in columns:
+        native = source.column(plan.source).native
+        way = convert.conversion(plan.form, plan.column.type, (), None)
+        if isinstance(way, str) or not way.identity or native != plan.column.native or "not_null" in plan.checks:
+            return False
+    return True
+
+
+def _with_waves(findings: Findings) -> list[TablePlan]:
+    """Orders existing target tables by their foreign keys; a cycle becomes a blocker that names it."""
+    by_name = {p.target.name: p for p in findings.tables if p.exists and p.load_name is None}
+    waves: dict[TableName, int] = {}
+    while len(waves) < len(by_name):
+        ready = [
+            name
+            for name, plan in by_name.items()
+            if name not in waves and all(k.parent in waves for k in _keys_within(plan, by_name))
+        ]
+        if not ready:
+            stuck = sorted(str(n) for n in by_name if n not in waves)
+            keys = sorted({k.name for n, p in by_name.items() if n not in waves for k in _keys_within(p, by_name)})
+            findings.blockers.append(
+                f"foreign keys of the target form a cycle among {', '.join(stuck)} ({', '.join(keys)}); "
+                "drop or disable one and add it again after the copy"
+            )
+            return findings.tables
+        wave = {
+            name: max((waves[k.parent] + 1 for k in _keys_within(by_name[name], by_name)), default=0) for name in ready
+        }
+        waves |= wave
+    return [dataclasses.replace(p, wave=waves.get(p.target.name, 0)) for p in findings.tables]
+
+
+def _keys_within(plan: TablePlan, tables: dict[TableName, TablePlan]) -> list[ForeignKey]:
+    return [k for k in plan.target.foreign_keys if k.parent in tables]

@@ -1,0 +1,82 @@
+"""What was asked for: one frozen request for each command, and the identity of a job."""
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+import hashlib
+from typing import Any
+
+import msgspec
+
+from rowferry.errors import ConfigError
+from rowferry.model import Endpoint
+
+MODES = ("create", "append", "truncate", "replace", "upsert")
+POLICIES = ("text", "null", "clamp", "skip")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Request:
+    """A copy, plan or verify. ``policies`` maps ``table.column`` patterns to a policy; the last match wins."""
+
+    source: Endpoint
+    target: Endpoint
+    tables: tuple[str, ...] = ()
+    mode: str = "create"
+    workers: int = 2
+    #: Condition on the source: for all tables that were asked for, or by table.
+    where: str | None = None
+    wheres: tuple[tuple[str, str], ...] = ()
+    policies: tuple[tuple[str, str], ...] = ()
+    verify: bool = False
+    no_verify: bool = False
+    require_snapshot: bool = False
+    job: str | None = None
+    join: bool = False
+    ledger_schema: str = "rowferry"
+    target_triggers: str | None = None
+    independent: bool = False
+    contained: bool = False
+    repair: bool = False
+    delete_extra: bool = False
+    named_max: int = 20
+    chunk_bytes: int | None = None
+
+    def check(self) -> None:
+        """Raises ConfigError for what no run could mean."""
+        if self.mode not in MODES:
+            raise ConfigError(f"unknown mode {self.mode!r}", hint=f"one of {', '.join(MODES)}")
+        if not 1 <= self.workers <= 64:
+            raise ConfigError(f"{self.workers} workers", hint="from 1 to 64")
+        for pattern, policy in self.policies:
+            if policy not in POLICIES:
+                raise ConfigError(f"unknown policy {policy!r} for {pattern!r}", hint=f"one of {', '.join(POLICIES)}")
+        if self.delete_extra and not self.repair:
+            raise ConfigError("--delete-extra goes with --repair")
+
+    def policy(self, table: str, column: str) -> str | None:
+        """The policy for one column; patterns are globs on ``table.column`` or on ``column`` alone."""
+        found = None
+        for pattern, policy in self.policies:
+            if pattern in (f"{table}.{column}", column) or fnmatch.fnmatchcase(f"{table}.{column}", pattern):
+                found = policy
+        return found
+
+    def where_for(self, table: str) -> str | None:
+        return dict(self.wheres).get(table, self.where)
+
+    def job_key(self) -> str:
+        """What makes two commands the same job: endpoints without credentials, tables, mode, where,
+        policies; never workers, bounds, or how the result is shown."""
+        identity: list[Any] = [
+            self.source.safe_url,
+            self.target.safe_url,
+            sorted(self.tables),
+            self.mode,
+            self.where,
+            sorted(self.wheres),
+            list(self.policies),
+            self.target_triggers,
+        ]
+        return hashlib.sha256(msgspec.json.encode(identity)).hexdigest()[:32]

@@ -1,0 +1,120 @@
+"""What is done once for a table, before and after its chunks; each a row of the ledger.
+
+    before the chunks    create, stage, truncate, triggers_off, baseline
+    after all of them    merge, keys, swap, sequences, triggers_on
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rowferry.adapters.protocol import Target
+from rowferry.engine.progress import EventHandler, StepFinished, StepStarted
+from rowferry.model import Digest, Plan, StepRow, TablePlan
+
+BEFORE = frozenset(("create", "stage", "truncate", "triggers_off", "baseline"))
+
+
+def steps_of(plan: Plan) -> list[StepRow]:
+    """All steps of a plan in the order in which they run."""
+    before: list[tuple[str, int]] = []
+    after: list[tuple[str, int]] = []
+    for table in plan.tables:
+        i = table.index
+        if not table.exists or (table.load_name and not table.staged):
+            before.append(("create", i))
+        if table.staged:
+            before.append(("stage", i))
+            after.append(("merge", i))
+        if table.exists and plan.mode == "truncate":
+            before.append(("truncate", i))
+        if table.exists and table.target.triggers and plan.options.get("target_triggers") == "disable":
+            before.append(("triggers_off", i))
+            after.append(("triggers_on", i))
+        if table.exists and plan.mode == "append" and plan.options.get("verify"):
+            before.append(("baseline", i))
+        if not table.exists or (table.load_name and not table.staged):
+            after.append(("keys", i))
+        if table.load_name and not table.staged:
+            after.append(("swap", i))
+        after.append(("sequences", i))
+    # Children are emptied before their parents, so that no foreign key stands in the way.
+    order = {"truncate": 1}
+    before.sort(key=lambda s: (order.get(s[0], 0), -plan.tables[s[1]].wave if s[0] == "truncate" else 0))
+    return [StepRow(n, kind, table) for n, (kind, table) in enumerate([*before, *after])]
+
+
+class StepRunner:
+    """Runs steps that are not done yet, each with its mark in the ledger."""
+
+    def __init__(self, job: str, plan: Plan, source_engine: str, target: Target, on_event: EventHandler) -> None:
+        self._job = job
+        self._plan = plan
+        self._source_engine = source_engine
+        self._target = target
+        self._on_event = on_event
+
+    def run(self, before: bool) -> None:
+        """Runs all steps of one phase."""
+        for step in self._target.ledger.steps(self._job):
+            if step.state == "done" or (step.kind in BEFORE) != before:
+                continue
+            assert step.table is not None
+            table = self._plan.tables[step.table]
+            self._on_event(StepStarted(step.kind, str(table.source.name)))
+            detail = self._baseline(table) if step.kind == "baseline" else None
+            self._target.ledger.run_step(self._job, step, lambda: self._act(step.kind, table, detail))  # noqa: B023
+            self._on_event(StepFinished(step.kind, str(table.source.name)))
+
+    def _act(self, kind: str, table: TablePlan, detail: dict[str, Any] | None) -> dict[str, Any] | None:
+        target, name = self._target, table.load_name or table.target.name
+        match kind:
+            case "create" | "stage":
+                target.create_table(table.target, name, self._source_engine)
+            case "truncate":
+                target.truncate(table.target.name)
+            case "triggers_off" | "triggers_on":
+                target.disable_triggers(table.target, kind == "triggers_off")
+            case "keys":
+                target.add_keys(table.target, name)
+            case "merge":
+                assert table.load_name is not None
+                rows = target.merge(table.load_name, table.target, [c.target for c in table.columns])
+                return {"rows": rows}
+            case "swap":
+                assert table.load_name is not None
+                target.swap(table.load_name, table.target.name)
+            case "sequences":
+                target.set_sequences(table.target)
+            case "baseline":
+                return detail
+            case _:
+                raise AssertionError(f"unknown step {kind!r}")
+        return None
+
+    def _baseline(self, table: TablePlan) -> dict[str, Any]:
+        """The target's digest before anything is appended."""
+        from rowferry.engine.reread import digest_table
+
+        source = self._target.as_source()
+        try:
+            return {"digest": str(digest_table(source, table, "target", 1))}
+        finally:
+            source.close()
+
+
+def baseline_of(steps: list[StepRow], table: int) -> Digest:
+    """The digest that the target's table had before the job; nothing where it was not asked for."""
+    for step in steps:
+        if step.kind == "baseline" and step.table == table and "digest" in step.detail:
+            return Digest.parse(step.detail["digest"])
+    return Digest()
+
+
+def reset_action(plan: Plan, table: TablePlan, target: Target) -> None:
+    """Empties what was loaded of a table that is to be copied whole again."""
+    if plan.mode == "upsert":
+        return  # the same keys are merged again
+    target.truncate(table.load_name or table.target.name)
+
+

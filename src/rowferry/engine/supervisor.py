@@ -1,0 +1,411 @@
+"""Runs a copy from the request to the report: finds or makes its job, plans, runs the workers, finishes.
+
+    find the job ─► plan ─► commit the plan with all its chunks ─► steps before ─► chunks ─► steps after
+                                                                     ─► verify ─► report in the ledger
+
+Where a side fails in a way that may pass (a server restarts), all connections are closed and the
+job is taken up again from its ledger, exactly as a new process would do it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import secrets
+import threading
+import time
+from typing import Any
+
+from rowferry import limits
+from rowferry.adapters import registry
+from rowferry.adapters.protocol import Source, Target
+from rowferry.engine import opening, outcome, planner, proof
+from rowferry.engine.progress import EventHandler, JobFinished, JobStarted, Note, TableTotals, Waiting
+from rowferry.engine.report import Report, TableReport
+from rowferry.engine.request import Request
+from rowferry.engine.steps import BEFORE, StepRunner, baseline_of, reset_action, steps_of
+from rowferry.engine.worker import Shared, Worker, retry_wait_s
+from rowferry.errors import (
+    ConfigError,
+    DifferenceError,
+    LedgerError,
+    RefusedError,
+    RowferryError,
+    SourceError,
+    StoppedError,
+)
+from rowferry.model import ChunkRow, JobRow, Plan, TableName, TablePlan
+from rowferry.types import dump, load
+
+
+def copy(request: Request, on_event: EventHandler, stop: threading.Event, command: str = "copy") -> Report:
+    """Runs the job of this request to its end. Raises what stopped it, with ``error.report`` where there is one."""
+    request.check()
+    opening.check_ends(request)
+    job = Copy(request, on_event, stop, command)
+    tries = 0
+    while True:
+        try:
+            return job.attempt()
+        except RowferryError as error:
+            tries += 1
+            if not error.transient or not job.began or stop.is_set() or tries >= limits.CHUNK_TRIES:
+                raise
+            wait_s = retry_wait_s(tries)
+            on_event(Waiting(f"{error}; the job is taken up again in {wait_s:.1f} s"))
+            stop.wait(wait_s)
+
+
+class Copy:
+    """One copy command; ``attempt`` may be called again after a failure that may pass."""
+
+    def __init__(self, request: Request, on_event: EventHandler, stop: threading.Event, command: str) -> None:
+        self._request = request
+        self._on_event = on_event
+        self._stop = stop
+        self._command = command
+        #: The job stands in the ledger: from here on a failure that may pass is worth another attempt.
+        self.began = False
+        self._started = time.monotonic()
+        self._notes: list[str] = []
+        self._retries: dict[int, int] = {}
+
+    def attempt(self) -> Report:
+        request = self._request
+        with opening.source_of(request) as source:
+            with opening.target_to_plan_for(request) as target:
+                job = self._find(target) if target.ledger.open(create=False) else None
+                if job is not None and job.state == "finished":
+                    return self._finished_before(job)
+                findings = None if job else planner.plan_copy(source, target, request)
+            if findings is not None:
+                self._notes = list(findings.notes)
+                if reasons := findings.sentences():
+                    raise RefusedError("refused: " + "; ".join(reasons))
+            with opening.target_of(request) as target:
+                return self._with_lock(source, target, findings)
+
+    def _find(self, target: Target) -> JobRow | None:
+        """The job that this command continues: by its name, else the latest unfinished one of the same key."""
+        request, key = self._request, self._request.job_key()
+        jobs = target.ledger.jobs()
+        if request.job is not None:
+            named = [j for j in jobs if j.name == request.job]
+            if named and self._command != "resume" and named[-1].key != key:
+                raise ConfigError(
+                    f"job {request.job!r} is another command: its endpoints, tables, mode, conditions or policies differ",
+                    hint="use its own options, or another --job name",
+                )
+            return named[-1] if named else None
+        same = [j for j in jobs if j.key == key and j.state != "finished"]
+        return same[-1] if same else None
+
+    def _finished_before(self, job: JobRow) -> Report:
+        report = Report.from_json(job.report) if job.report else None
+        if report is None:
+            raise LedgerError(f"job {job.name!r} is finished, but its report is missing")
+        self._on_event(Note(f"job {job.name!r} is finished already; nothing was copied"))
+        self._on_event(JobFinished(report))
+        return report
+
+    def _with_lock(self, source: Source, target: Target, findings: planner.Findings | None) -> Report:
+        request = self._request
+        target.ledger.open(create=True)
+        key = request.job_key()
+        if not target.ledger.lock(key):
+            if not request.join:
+                raise ConfigError(
+                    "this job is being run by another process", hint="wait for it, or add workers with --join"
+                )
+            return self._join(source, target)
+        try:
+            job = self._find(target)
+            if job is None:
+                if findings is None:
+                    raise LedgerError("the job was removed from the ledger meanwhile", hint="start it again")
+                return self._run(source, target, *self._create(source, target, findings, key), resumed=False)
+            if job.state == "finished":
+                if request.job is None:
+                    raise ConfigError("another process has just finished this job")
+                return self._finished_before(job)
+            return self._run(source, target, job, load(job.plan, Plan), resumed=True)
+        finally:
+            target.ledger.unlock(key)
+
+    # --- a new job ---------------------------------------------------------------------------
+
+    def _create(self, source: Source, target: Target, findings: planner.Findings, key: str) -> tuple[JobRow, Plan]:
+        """Fixes the snapshot, cuts the chunks and commits the plan with all of them."""
+        request = self._request
+        self._open_snapshot(source)
+        caps = registry.capabilities(request.target.engine)
+        now = datetime.datetime.now(datetime.UTC)
+        job_id = f"{now:%Y%m%dT%H%M%S}-{secrets.token_hex(4)}"
+        token = source.state_token()
+        tables: list[TablePlan] = []
+        chunks: list[ChunkRow] = []
+        for table in findings.tables:
+            bounds = source.split(
+                table.source, table.where, request.chunk_bytes or limits.CHUNK_BYTES, caps.chunk_rows_min
+            )
+            if request.mode == "append" and len(bounds) > 1 and token is None and any(b.physical for b in bounds):
+                # Rows without a key cannot be told apart after a resume: they are added at the end, all at once.
+                stage = TableName(table.target.name.schema, f"rowferry_stage_{job_id[-8:]}_{table.index}")
+                table = dataclasses.replace(table, load_name=stage, staged=True)
+            tables.append(table)
+            chunks += [ChunkRow(table.index, n, bound, table.wave) for n, bound in enumerate(bounds)]
+        plan = Plan(request.source.safe_url, request.target.safe_url, request.mode, tuple(tables), self._options())
+        job = JobRow(
+            id=job_id,
+            name=request.job or job_id,
+            key=key,
+            state="running",
+            created=now.isoformat(timespec="microseconds"),
+            plan=dump(plan),
+            token=token or _snapshot_token(source),
+        )
+        target.ledger.create_job(job, steps_of(plan), chunks)
+        self.began = True
+        return job, plan
+
+    def _options(self) -> dict[str, Any]:
+        """What a ``resume`` by name has to know of the command."""
+        r = self._request
+        return {
+            "tables": list(r.tables),
+            "where": r.where,
+            "wheres": [list(w) for w in r.wheres],
+            "policies": [list(p) for p in r.policies],
+            "verify": r.verify,
+            "no_verify": r.no_verify,
+            "workers": r.workers,
+            "target_triggers": r.target_triggers,
+            "require_snapshot": r.require_snapshot,
+        }
+
+    def _open_snapshot(self, source: Source) -> None:
+        self._guarantee = source.open_snapshot(self._request.workers)
+        if self._request.require_snapshot and self._guarantee != "one":
+            raise RefusedError(
+                f"the source gives the snapshot guarantee {self._guarantee!r}, and --require-snapshot asks for 'one'",
+                hint=source.snapshot_note(),
+            )
+
+    # --- running it --------------------------------------------------------------------------
+
+    def _run(self, source: Source, target: Target, job: JobRow, plan: Plan, *, resumed: bool) -> Report:
+        self.began = True
+        stale: set[int] = set()
+        if resumed:
+            self._open_snapshot(source)
+            stale = self._take_over(source, target, job, plan)
+        chunks = target.ledger.chunks(job.id)
+        taken = {t.index: sum(1 for c in chunks if c.table == t.index and c.state == "done") for t in plan.tables}
+        self._on_event(self._started_event(job, plan, chunks, resumed))
+        steps = StepRunner(job.id, plan, self._request.source.engine, target, self._on_event)
+        try:
+            steps.run(before=True)
+            self._work(source, target, job, plan)
+            chunks = target.ledger.chunks(job.id)
+            if missing := [c for c in chunks if c.state != "done"]:
+                raise LedgerError(f"{len(missing)} chunks are not done, and no worker is left")
+            steps.run(before=False)
+            report = self._report(source, target, job, plan, chunks, taken)
+            report = self._prove(source, target, job, plan, report, stale)
+        except RowferryError as error:
+            error.report = error.report or self._failed(source, target, job, plan, taken, error)
+            raise
+        target.ledger.finish_job(job.id, report.to_json())
+        self._on_event(JobFinished(report))
+        if report.exit_code:
+            difference = DifferenceError(report.error or "source and target differ")
+            difference.report = report
+            raise difference
+        return report
+
+    def _take_over(self, source: Source, target: Target, job: JobRow, plan: Plan) -> set[int]:
+        """Prepares a resume; returns the tables some of whose rows were read under an older state."""
+        for table in plan.tables:
+            now = source.describe(table.source.name, census=False)
+            if now is None or now.fingerprint != table.source.fingerprint:
+                raise SourceError(
+                    "the table was altered or dropped since the job began",
+                    table=str(table.source.name),
+                    hint="start a new job for the new shape",
+                )
+        same = job.token is not None and job.token == (source.state_token() or _snapshot_token(source))
+        if same:
+            return set()
+        chunks = target.ledger.chunks(job.id)
+        stale = set()
+        for table in plan.tables:
+            mine = [c for c in chunks if c.table == table.index]
+            done = [c for c in mine if c.state == "done"]
+            if not done:
+                continue
+            if len(done) < len(mine) and any(c.bound.physical for c in mine):
+                # The places of rows (ctid, rowid) mean nothing under another snapshot.
+                target.ledger.redo_table(job.id, table.index, lambda: reset_action(plan, table, target))  # noqa: B023
+            else:
+                stale.add(table.index)
+        target.ledger.set_token(job.id, source.state_token() or _snapshot_token(source))
+        return stale
+
+    def _work(self, source: Source, target: Target, job: JobRow, plan: Plan) -> None:
+        """Runs the workers until no chunk is left, and raises what stopped them."""
+        stop = threading.Event()
+        shared = Shared(job.id, plan, source, target, stop, source.snapshot_id() or job.id, self._on_event)
+        workers = [Worker(number, shared) for number in range(self._request.workers)]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            while worker.is_alive():
+                worker.join(0.1)
+                if self._stop.is_set() and not stop.is_set():
+                    shared.fail(StoppedError("stopped on request", hint=self._resume_hint(job)))
+        for table, count in shared.retries.items():
+            self._retries[table] = self._retries.get(table, 0) + count
+        if shared.error is not None:
+            raise shared.error
+        if self._stop.is_set():
+            raise StoppedError("stopped on request", hint=self._resume_hint(job))
+
+    def _resume_hint(self, job: JobRow) -> str:
+        return f"run the same command again, or: rowferry resume {self._request.target.safe_url} {job.name}"
+
+    def _join(self, source: Source, target: Target) -> Report:
+        """Adds this process's workers to a job that another process runs and will finish."""
+        if not registry.capabilities(self._request.target.engine).server:
+            raise ConfigError("only a server can be written by several processes at once", hint="leave out --join")
+        job = self._find(target)
+        while job is None or any(s.state != "done" for s in target.ledger.steps(job.id) if s.kind in BEFORE):
+            if self._stop.wait(limits.CLAIM_POLL_S):
+                raise StoppedError("stopped on request")
+            job = self._find(target)
+        if job.state == "finished":
+            return self._finished_before(job)
+        plan = load(job.plan, Plan)
+        self._guarantee = source.open_snapshot(self._request.workers, adopt=_snapshot_of(job.token))
+        if job.token != (source.state_token() or _snapshot_token(source)):
+            raise ConfigError("the source has another state than the job's readers see", hint="let the job end alone")
+        chunks = target.ledger.chunks(job.id)
+        self._on_event(self._started_event(job, plan, chunks, True))
+        self._work(source, target, job, plan)
+        report = self._report(source, target, job, plan, target.ledger.chunks(job.id), {})
+        self._on_event(Note("no chunk is left; the process that began the job finishes it"))
+        self._on_event(JobFinished(report))
+        return report
+
+    # --- what it came to ---------------------------------------------------------------------
+
+    def _started_event(self, job: JobRow, plan: Plan, chunks: list[ChunkRow], resumed: bool) -> JobStarted:
+        totals = []
+        for table in plan.tables:
+            mine = [c for c in chunks if c.table == table.index]
+            done = [c for c in mine if c.state == "done"]
+            totals.append(
+                TableTotals(
+                    str(table.source.name),
+                    table.source.rows,
+                    table.source.bytes,
+                    len(mine),
+                    len(done),
+                    sum(c.rows_committed for c in done),
+                )
+            )
+        return JobStarted(
+            self._command,
+            job.name,
+            self._request.source.safe_url,
+            self._request.target.safe_url,
+            self._request.workers,
+            tuple(totals),
+            self._guarantee,
+            resumed,
+        )
+
+    def _report(
+        self, source: Source, target: Target, job: JobRow, plan: Plan, chunks: list[ChunkRow], taken: dict[int, int]
+    ) -> Report:
+        tables = [
+            outcome.table_report(t, chunks, taken.get(t.index, 0), self._retries.get(t.index, 0)) for t in plan.tables
+        ]
+        snapshots = {c.snapshot for c in chunks if c.state == "done"}
+        mixed = len(snapshots) > 1 and source.state_token() is None
+        return Report(
+            command=self._command,
+            source=self._request.source.safe_url,
+            target=self._request.target.safe_url,
+            job=job.name,
+            mode=plan.mode,
+            snapshot="mixed" if mixed else self._guarantee,
+            snapshot_note=source.snapshot_note(),
+            seconds=time.monotonic() - self._started,
+            workers=self._request.workers,
+            tables=tuple(tables),
+            notes=tuple(self._notes),
+        )
+
+    def _failed(
+        self, source: Source, target: Target, job: JobRow, plan: Plan, taken: dict[int, int], error: RowferryError
+    ) -> Report | None:
+        """The report of a run that failed: what had arrived until then, where the ledger still answers."""
+        try:
+            chunks = target.ledger.chunks(job.id)
+            report = self._report(source, target, job, plan, chunks, taken)
+        except RowferryError:
+            return None  # the side that failed is the one that would have to be asked
+        status = "stopped" if isinstance(error, StoppedError) else "failed"
+        return dataclasses.replace(report, status=status, exit_code=error.exit_code, error=str(error))
+
+    def _prove(
+        self, source: Source, target: Target, job: JobRow, plan: Plan, report: Report, stale: set[int]
+    ) -> Report:
+        """Closes the counts, compares the digests and, where asked for or needed, reads the target again."""
+        tables: list[TableReport] = []
+        problems: list[str] = []
+        steps = target.ledger.steps(job.id)
+        notes = list(report.notes)
+        for table, counted in zip(plan.tables, report.tables, strict=True):
+            problem = counted.unclosed() or outcome.digest_problem(counted)
+            if problem:
+                problems.append(f"table {counted.source!r}: {problem}")
+        if stale and self._request.no_verify:
+            notes.append("some chunks were read under an older snapshot and, as asked for, not verified")
+        proven = proof.prove(
+            source,
+            target,
+            plan,
+            report.tables,
+            whole={t.index for t in plan.tables} if self._request.verify else set(),
+            stale=set() if self._request.no_verify else stale,
+            baseline=lambda index: baseline_of(steps, index),
+            request=self._request,
+            on_event=self._on_event,
+            stop=self._stop,
+        )
+        tables = list(proven)
+        problems += [
+            f"table {t.target!r}: {t.missing or 0:,} rows missing, {t.extra or 0:,} extra, {t.changed or 0:,} changed"
+            for t in tables
+            if t.equal is False
+        ]
+        return dataclasses.replace(
+            report,
+            tables=tuple(tables),
+            notes=tuple(notes),
+            status="different" if problems else "ok",
+            exit_code=1 if problems else 0,
+            error="; ".join(problems) or None,
+            seconds=time.monotonic() - self._started,
+        )
+
+
+def _snapshot_token(source: Source) -> str | None:
+    """Stands for the source's state where nothing else can: the snapshot that the readers share."""
+    snapshot = source.snapshot_id()
+    return None if snapshot is None else f"snapshot:{snapshot}"
+
+
+def _snapshot_of(token: str | None) -> str | None:
+    return token.removeprefix("snapshot:") if token and token.startswith("snapshot:") else None

@@ -1,0 +1,160 @@
+"""The verify command: pair two databases, compare them row by row, mend the target on request."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import threading
+import time
+
+from rowferry.adapters.protocol import Source, Target
+from rowferry.engine import opening, outcome
+from rowferry.engine.pairing import Pairs, pair
+from rowferry.engine.progress import (
+    EventHandler,
+    JobFinished,
+    JobStarted,
+    Note,
+    TableTotals,
+    VerifyAdvanced,
+    VerifyFinished,
+    VerifyStarted,
+)
+from rowferry.engine.proof import with_difference
+from rowferry.engine.repair import repair
+from rowferry.engine.report import Report, TableReport
+from rowferry.engine.request import Request
+from rowferry.engine.verify import TableDifference, verify_tables
+from rowferry.errors import ConfigError, RefusedError
+from rowferry.model import Table, TablePlan
+
+
+def verify(request: Request, on_event: EventHandler, stop: threading.Event) -> Report:
+    """Compares source and target. Differences are in the report (``exit_code`` 1), not an exception."""
+    request.check()
+    opening.check_ends(request)
+    return Verification(request, on_event, stop).run()
+
+
+class Verification:
+    def __init__(self, request: Request, on_event: EventHandler, stop: threading.Event) -> None:
+        self._request = request
+        self._on_event = on_event
+        self._stop = stop
+        self._started = time.monotonic()
+
+    def run(self) -> Report:
+        request = self._request
+        with (
+            opening.source_of(request) as source,
+            opening.target_of(request, read_only=not request.repair) as target,
+            contextlib.closing(target.as_source()) as written,
+        ):
+            pairs = pair(source, written, request)
+            if pairs.problems:
+                raise RefusedError("; ".join(pairs.problems))
+            guarantee = source.open_snapshot(request.workers)
+            written.open_snapshot(request.workers)
+            self._on_event(
+                JobStarted(
+                    "verify",
+                    None,
+                    request.source.safe_url,
+                    request.target.safe_url,
+                    request.workers,
+                    tuple(TableTotals(str(t.source.name), t.source.rows, t.source.bytes) for t in pairs.tables),
+                    guarantee,
+                )
+            )
+            tables = [self._table(source, written, plan) for plan in pairs.tables]
+            note = source.snapshot_note()
+            if request.repair and any(not found.equal for _, found in tables):
+                tables = self._mend(source, target, pairs.tables, tables)
+        return self._report(pairs, tables, guarantee, note)
+
+    def _table(self, source: Source, written: Source, plan: TablePlan) -> tuple[TableReport, TableDifference]:
+        request, name = self._request, str(plan.source.name)
+        self._on_event(VerifyStarted(name, plan.source.rows + plan.target.rows))
+        began = time.monotonic()
+        found = verify_tables(
+            source,
+            written,
+            [plan],
+            workers=request.workers,
+            contained=request.contained,
+            named_max=request.named_max,
+            on_progress=lambda table, side, rows: self._on_event(VerifyAdvanced(name, side, rows)),
+            stop=self._stop,
+        )[0]
+        seconds = time.monotonic() - began
+        self._on_event(VerifyFinished(name, found.equal, found.missing, found.extra, found.changed, seconds))
+        empty = outcome.table_report(plan, (), 0, 0)
+        report = dataclasses.replace(
+            empty, rows_read=found.digest_source.rows, digest_read=found.digest_source, digest_sent=None, seconds=seconds
+        )
+        return with_difference(report, found), found
+
+    def _mend(
+        self,
+        source: Source,
+        target: Target,
+        plans: list[TablePlan],
+        tables: list[tuple[TableReport, TableDifference]],
+    ) -> list[tuple[TableReport, TableDifference]]:
+        """Repairs what differs, then reads both sides afresh: only that second look is the verdict."""
+        repaired = []
+        for plan, (_, found) in zip(plans, tables, strict=True):
+            if found.equal:
+                repaired.append(0)
+                continue
+            if found.extra and not self._request.delete_extra and not self._request.contained:
+                self._on_event(
+                    Note(f"table {str(plan.target.name)!r}: {found.extra:,} extra rows stay; --delete-extra removes them")
+                )
+            repaired.append(repair(source, target, plan, found, self._request.delete_extra))
+        out = []
+        with contextlib.closing(target.as_source()) as written:
+            with opening.source_of(self._request) as again:
+                again.open_snapshot(self._request.workers)
+                written.open_snapshot(self._request.workers)
+                for plan, before, count in zip(plans, tables, repaired, strict=True):
+                    if before[1].equal:
+                        out.append(before)
+                        continue
+                    report, found = self._table(again, written, plan)
+                    out.append((dataclasses.replace(report, repaired=count), found))
+        return out
+
+    def _report(
+        self, pairs: Pairs, tables: list[tuple[TableReport, TableDifference]], guarantee: str, note: str | None
+    ) -> Report:
+        reports = [report for report, _ in tables]
+        problems = [
+            f"table {t.source!r}: {t.missing or 0:,} rows missing, {t.extra or 0:,} extra, {t.changed or 0:,} changed"
+            for t in reports
+            if t.equal is False
+        ]
+        problems += [f"table {str(t.name)!r}: the target has no such table" for t in pairs.absent]
+        reports += [_absent(table) for table in pairs.absent]
+        if not reports:
+            raise ConfigError("there is nothing to compare: the source has no tables")
+        report = Report(
+            command="verify",
+            source=self._request.source.safe_url,
+            target=self._request.target.safe_url,
+            status="different" if problems else "ok",
+            exit_code=1 if problems else 0,
+            error="; ".join(problems) or None,
+            snapshot=guarantee,
+            snapshot_note=note,
+            seconds=time.monotonic() - self._started,
+            workers=self._request.workers,
+            tables=tuple(reports),
+            notes=tuple(pairs.notes),
+        )
+        self._on_event(JobFinished(report))
+        return report
+
+
+def _absent(table: Table) -> TableReport:
+    return TableReport(str(table.name), str(table.name), equal=False, missing=table.rows, extra=0, changed=0)

@@ -1,0 +1,211 @@
+"""A worker: a thread with a source and a target connection of its own, that takes chunk after chunk."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+import threading
+import time
+
+from rowferry import limits
+from rowferry.adapters.protocol import Reader, ReadRequest, Source, Target, WriteRequest, Writer
+from rowferry.engine.prefetch import Prefetch
+from rowferry.engine.progress import ChunkFinished, ChunkRetried, ChunkStarted, EventHandler, Waiting
+from rowferry.engine.transfer import TableWay, Transfer
+from rowferry.errors import (
+    LedgerError,
+    OutcomeUnknownError,
+    RowferryError,
+    SourceError,
+    StoppedError,
+)
+from rowferry.model import ChunkRow, Plan, TablePlan
+
+
+@dataclasses.dataclass(slots=True)
+class Shared:
+    """What the workers of one process share."""
+
+    job: str
+    plan: Plan
+    source: Source
+    target: Target
+    stop: threading.Event
+    snapshot: str | None
+    on_event: EventHandler
+    lock: threading.Lock = dataclasses.field(default_factory=threading.Lock)
+    tries: dict[tuple[int, int], int] = dataclasses.field(default_factory=dict)
+    #: Tries beyond the first, by table.
+    retries: dict[int, int] = dataclasses.field(default_factory=dict)
+    error: BaseException | None = None
+
+    def fail(self, error: BaseException) -> None:
+        """Keeps the first error and tells the others to stop: no worker waits for one that is gone."""
+        with self.lock:
+            if self.error is None or (isinstance(self.error, StoppedError) and not isinstance(error, StoppedError)):
+                self.error = error
+        self.stop.set()
+
+    def count_try(self, chunk: ChunkRow) -> int:
+        with self.lock:
+            key = (chunk.table, chunk.number)
+            self.tries[key] = self.tries.get(key, 0) + 1
+            self.retries[chunk.table] = self.retries.get(chunk.table, 0) + 1
+            return self.tries[key]
+
+
+def retry_wait_s(tries: int) -> float:
+    """Exponential with full jitter, so that workers do not come back all at once."""
+    return random.uniform(
+        limits.RETRY_WAIT_MIN_S, min(limits.RETRY_WAIT_MAX_S, limits.RETRY_WAIT_MIN_S * 2 ** min(tries, 10))
+    )
+
+
+class Worker(threading.Thread):
+    """Takes chunks until the ledger has none left that is not done."""
+
+    def __init__(self, number: int, shared: Shared) -> None:
+        super().__init__(name=f"rowferry-worker-{number}", daemon=True)
+        self._number = number
+        self._shared = shared
+        self._waiting = False
+        self._reader: Reader | None = None
+        self._writer: Writer | None = None
+        self._ways: dict[int, TableWay] = {}
+
+    def run(self) -> None:
+        try:
+            while not self._shared.stop.is_set() and self._next():
+                pass
+        except BaseException as error:  # noqa: BLE001 - the supervisor raises it in the caller's thread
+            self._shared.fail(error)
+        finally:
+            self._drop()
+
+    def _drop(self) -> None:
+        """Closes both connections; what they held goes back."""
+        if self._writer is not None:
+            self._writer.rollback()
+            self._writer.close()
+        if self._reader is not None:
+            self._reader.close()
+        self._writer = self._reader = None
+
+    def _next(self) -> bool:
+        """Claims and carries one chunk. False when there is nothing left to do."""
+        shared = self._shared
+        if self._writer is None:
+            self._writer = shared.target.writer()
+        if self._reader is None:
+            self._reader = shared.source.reader()
+        chunk = self._writer.claim(shared.job)
+        if chunk is None:
+            self._writer.rollback()
+            pending = self._writer.pending(shared.job)
+            if pending == 0:
+                return False
+            if not self._waiting:
+                shared.on_event(Waiting("chunks that other workers hold", pending))
+            self._waiting = True
+            shared.stop.wait(limits.CLAIM_POLL_S)
+            return True
+        self._waiting = False
+        plan = shared.plan.tables[chunk.table]
+        try:
+            self._carry(plan, chunk)
+        except RowferryError as error:
+            error.at(table=str(plan.source.name), chunk=chunk.number)
+            self._drop()
+            tries = shared.count_try(chunk)
+            if not error.transient or tries >= limits.CHUNK_TRIES:
+                raise
+            wait_s = retry_wait_s(tries)
+            shared.on_event(
+                ChunkRetried(str(plan.source.name), chunk.number, self._number, tries + 1, wait_s, str(error))
+            )
+            shared.stop.wait(wait_s)
+        return True
+
+    def _carry(self, plan: TablePlan, chunk: ChunkRow) -> None:
+        assert self._reader is not None
+        assert self._writer is not None
+        shared = self._shared
+        began = time.monotonic()
+        name = str(plan.source.name)
+        shared.on_event(ChunkStarted(name, chunk.number, self._number))
+        if self._reader.fingerprint(plan.source.name) != plan.source.fingerprint:
+            raise SourceError(
+                "the table was altered or dropped while the job ran",
+                hint="finish with the old shape, or start a new job (--job) for the new one",
+            )
+        way = self._ways.setdefault(plan.index, TableWay(plan))
+        transfer = Transfer(way, shared.stop)
+        read = ReadRequest(
+            table=plan.source,
+            columns=tuple((c.source, c.form) for c in plan.columns),
+            bound=chunk.bound,
+            where=plan.where,
+            batch_bytes=limits.BATCH_BYTES,
+            raw=plan.raw,
+        )
+        write = WriteRequest(
+            table=plan.target,
+            name=plan.load_name or plan.target.name,
+            columns=plan.columns,
+            mode="upsert" if shared.plan.mode == "upsert" else "append",
+            key=plan.key if shared.plan.mode == "upsert" else (),
+            raw=plan.raw,
+            job=shared.job,
+            table_index=plan.index,
+            chunk=chunk.number,
+        )
+        with Prefetch(self._reader.read(read), limits.QUEUE_BYTES) as ahead:
+            accepted = self._writer.write(write, transfer.through(ahead))
+        if accepted != transfer.rows_sent:
+            raise LedgerError(
+                f"{transfer.rows_sent:,} rows were sent and the target accepted {accepted:,}; rolled back",
+                hint="look for triggers, rules or rewrites on the target table",
+            )
+        done = dataclasses.replace(
+            chunk,
+            state="done",
+            rows_read=transfer.rows_read,
+            rows_committed=accepted,
+            bytes=transfer.bytes,
+            digest_read=str(transfer.digest_read),
+            digest_sent=str(transfer.digest_sent),
+            touched=transfer.touched,
+            snapshot=shared.snapshot,
+            seconds=time.monotonic() - began,
+        )
+        self._writer.finish(shared.job, done)
+        self._commit(done)
+        tries = shared.tries.get((chunk.table, chunk.number), 0) + 1
+        shared.on_event(
+            ChunkFinished(
+                name,
+                chunk.number,
+                self._number,
+                done.rows_read,
+                accepted,
+                done.bytes,
+                done.seconds,
+                tries,
+                done.digest_read,
+                done.digest_sent,
+            )
+        )
+
+    def _commit(self, chunk: ChunkRow) -> None:
+        """Commits; where the answer was lost, the ledger says whether it happened."""
+        assert self._writer is not None
+        try:
+            self._writer.commit()
+        except OutcomeUnknownError as lost:
+            try:
+                done = self._writer.is_done(self._shared.job, chunk)
+            except RowferryError as error:
+                error.transient = True  # still unknown: the claim after a reconnect will tell
+                raise error from lost
+            if not done:
+                raise LedgerError("the connection was lost in COMMIT; it did not happen", transient=True) from lost
