@@ -257,7 +257,7 @@ class ChunkRow:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class StepRow:
-    """A step beside the chunks (create, truncate, keys, swap, merge, sequences, verify …), done once. state: todo | done."""
+    """A step beside the chunks (create, truncate, keys, swap, merge …), done once. state: todo | done."""
 
     number: int
     kind: str

@@ -24,7 +24,7 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
-from rowferry.model import Bound, ChunkRow, Column, ColumnPlan, Endpoint, JobRow, Refusal, StepRow, Table, TableName
+from rowferry.model import Bound, ChunkRow, Column, ColumnPlan, JobRow, Refusal, StepRow, Table, TableName
 from rowferry.types import Type
 
 
@@ -278,8 +278,14 @@ class Target(Protocol):
 
     def writer(self) -> Writer: ...
 
-    def repair(self, table: Table, columns: tuple[ColumnPlan, ...], key: Sequence[str], delete: pa.RecordBatch | None,
-               insert: Sequence[pa.RecordBatch]) -> int:
+    def repair(
+        self,
+        table: Table,
+        columns: tuple[ColumnPlan, ...],
+        key: Sequence[str],
+        delete: pa.RecordBatch | None,
+        insert: Sequence[pa.RecordBatch],
+    ) -> int:
         """In one transaction: deletes the rows of ``delete``'s keys, inserts ``insert``; returns rows inserted."""
 
     def as_source(self) -> Source:

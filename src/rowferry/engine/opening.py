@@ -31,9 +31,7 @@ def source_of(request: Request) -> Iterator[Source]:
 
 @contextlib.contextmanager
 def target_of(request: Request, *, read_only: bool = False) -> Iterator[Target]:
-    options = TargetOptions(
-        ledger_schema=request.ledger_schema, triggers=request.target_triggers, read_only=read_only
-    )
+    options = TargetOptions(ledger_schema=request.ledger_schema, triggers=request.target_triggers, read_only=read_only)
     target = registry.open_target(request.target, options)
     with contextlib.closing(target):
         yield target

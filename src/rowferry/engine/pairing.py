@@ -101,9 +101,7 @@ def _pair_column(column: Column, other: Column, request: Request) -> ColumnPlan 
     for mine, theirs in _form_pairs(column, other, request):
         comparison: Comparison | None = digest.compare(mine, theirs, **engines)
         if comparison is not None:
-            return ColumnPlan(
-                column.name, mine, other.name, dataclasses.replace(other, type=theirs), comparison
-            )
+            return ColumnPlan(column.name, mine, other.name, dataclasses.replace(other, type=theirs), comparison)
     return None
 
 
@@ -126,5 +124,3 @@ def _form_pairs(column: Column, other: Column, request: Request) -> list[tuple[T
     if other.refusal is not None and len(theirs) > 1:
         theirs = theirs[1:]
     return pairs + [(a, b) for a in mine for b in theirs]
-
-

@@ -7,7 +7,7 @@ collected, so that a user sees the whole list at once and not one an attempt.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from rowferry import convert, selection
 from rowferry.adapters import registry
@@ -88,9 +88,7 @@ def plan_copy(source: Source, target: Target, request: Request) -> Findings:
             findings.tables.append(plan)
     findings.tables = _with_waves(findings)
     creating = [p.load_name or p.target.name for p in findings.tables if not p.exists or p.load_name]
-    findings.missing_privileges += target.missing_privileges(
-        [p.target for p in findings.tables if p.exists], creating
-    )
+    findings.missing_privileges += target.missing_privileges([p.target for p in findings.tables if p.exists], creating)
     return findings
 
 
@@ -181,9 +179,7 @@ def _plan_columns(
         found: ColumnPlan | Refusal
         if existing is None:
             problems = _length_problem(column.name, caps)
-            found = (
-                Refusal(column.name, problems[0]) if problems else _new_column(column, target, request, policy)
-            )
+            found = Refusal(column.name, problems[0]) if problems else _new_column(column, target, request, policy)
         else:
             found = _existing_column(column, existing, target, request, policy)
         if isinstance(found, Refusal):
@@ -342,9 +338,7 @@ def _key(source: Table, target: Table, columns: list[ColumnPlan], mode: str, fin
         for key in target_keys:
             if all(n in fed for n in key):
                 return key
-        findings.refuse(
-            source.name, Refusal(None, "upsert needs a primary key or a unique NOT NULL key in the target")
-        )
+        findings.refuse(source.name, Refusal(None, "upsert needs a primary key or a unique NOT NULL key in the target"))
         return ()
     for key in source_keys:
         mapped = tuple(names[n] for n in key)

@@ -26,9 +26,7 @@ def preview(request: Request) -> PlanReport:
         if request.require_snapshot and guarantee != "one":
             blockers.append(f"the snapshot guarantee would be {guarantee!r}, and --require-snapshot asks for 'one'")
         tables = [_planned(source, table, request) for table in findings.tables]
-        tables += [
-            PlannedTable(name, name, refusals=tuple(refusals)) for name, refusals in findings.refusals.items()
-        ]
+        tables += [PlannedTable(name, name, refusals=tuple(refusals)) for name, refusals in findings.refusals.items()]
     size = sum(t.bytes for t in tables)
     return PlanReport(
         source=request.source.safe_url,
@@ -45,9 +43,7 @@ def preview(request: Request) -> PlanReport:
 
 def _planned(source: Source, table: TablePlan, request: Request) -> PlannedTable:
     caps = registry.capabilities(request.target.engine)
-    bounds = source.split(
-        table.source, table.where, request.chunk_bytes or limits.CHUNK_BYTES, caps.chunk_rows_min
-    )
+    bounds = source.split(table.source, table.where, request.chunk_bytes or limits.CHUNK_BYTES, caps.chunk_rows_min)
     columns = tuple(
         PlannedColumn(
             source=c.source,
@@ -71,5 +67,3 @@ def _planned(source: Source, table: TablePlan, request: Request) -> PlannedTable
         key=table.key,
         columns=columns,
     )
-
-

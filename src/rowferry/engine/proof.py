@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 
 from rowferry.adapters.protocol import Source, Target
 from rowferry.engine.progress import EventHandler, VerifyAdvanced, VerifyFinished, VerifyStarted
-from rowferry.engine.reread import digest_table
 from rowferry.engine.report import RowDifference, TableReport
 from rowferry.engine.request import Request
+from rowferry.engine.reread import digest_table
 from rowferry.engine.verify import TableDifference, verify_tables
 from rowferry.model import Digest, Plan, TablePlan
 

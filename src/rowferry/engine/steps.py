@@ -1,7 +1,7 @@
 """What is done once for a table, before and after its chunks; each a row of the ledger.
 
-    before the chunks    create, stage, truncate, triggers_off, baseline
-    after all of them    merge, keys, swap, sequences, triggers_on
+before the chunks    create, stage, truncate, triggers_off, baseline
+after all of them    merge, keys, swap, sequences, triggers_on
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from typing import Any
 
 from rowferry.adapters.protocol import Target
 from rowferry.engine.progress import EventHandler, StepFinished, StepStarted
+from rowferry.failpoints import passing
 from rowferry.model import Digest, Plan, StepRow, TablePlan
 
 BEFORE = frozenset(("create", "stage", "truncate", "triggers_off", "baseline"))
@@ -62,8 +63,10 @@ class StepRunner:
             assert step.table is not None
             table = self._plan.tables[step.table]
             self._on_event(StepStarted(step.kind, str(table.source.name)))
+            passing(f"before {step.kind}")
             detail = self._baseline(table) if step.kind == "baseline" else None
             self._target.ledger.run_step(self._job, step, lambda: self._act(step.kind, table, detail))  # noqa: B023
+            passing(f"after {step.kind}")
             self._on_event(StepFinished(step.kind, str(table.source.name)))
 
     def _act(self, kind: str, table: TablePlan, detail: dict[str, Any] | None) -> dict[str, Any] | None:
@@ -116,5 +119,3 @@ def reset_action(plan: Plan, table: TablePlan, target: Target) -> None:
     if plan.mode == "upsert":
         return  # the same keys are merged again
     target.truncate(table.load_name or table.target.name)
-
-

@@ -21,7 +21,7 @@ from rowferry.adapters import registry
 from rowferry.adapters.protocol import Source, Target
 from rowferry.engine import opening, outcome, planner, proof
 from rowferry.engine.progress import EventHandler, JobFinished, JobStarted, Note, TableTotals, Waiting
-from rowferry.engine.report import Report, TableReport
+from rowferry.engine.report import Report
 from rowferry.engine.request import Request
 from rowferry.engine.steps import BEFORE, StepRunner, baseline_of, reset_action, steps_of
 from rowferry.engine.worker import Shared, Worker, retry_wait_s
@@ -34,6 +34,7 @@ from rowferry.errors import (
     SourceError,
     StoppedError,
 )
+from rowferry.failpoints import passing
 from rowferry.model import ChunkRow, JobRow, Plan, TableName, TablePlan
 from rowferry.types import dump, load
 
@@ -93,7 +94,7 @@ class Copy:
             named = [j for j in jobs if j.name == request.job]
             if named and self._command != "resume" and named[-1].key != key:
                 raise ConfigError(
-                    f"job {request.job!r} is another command: its endpoints, tables, mode, conditions or policies differ",
+                    f"job {request.job!r} is another command: its ends, tables, mode, conditions or policies differ",
                     hint="use its own options, or another --job name",
                 )
             return named[-1] if named else None
@@ -164,7 +165,9 @@ class Copy:
             plan=dump(plan),
             token=token or _snapshot_token(source),
         )
+        passing("planned")
         target.ledger.create_job(job, steps_of(plan), chunks)
+        passing("job created")
         self.began = True
         return job, plan
 
@@ -215,7 +218,9 @@ class Copy:
         except RowferryError as error:
             error.report = error.report or self._failed(source, target, job, plan, taken, error)
             raise
+        passing("proven")
         target.ledger.finish_job(job.id, report.to_json())
+        passing("finished")
         self._on_event(JobFinished(report))
         if report.exit_code:
             difference = DifferenceError(report.error or "source and target differ")
@@ -245,6 +250,7 @@ class Copy:
                 continue
             if len(done) < len(mine) and any(c.bound.physical for c in mine):
                 # The places of rows (ctid, rowid) mean nothing under another snapshot.
+                passing("before redo")
                 target.ledger.redo_table(job.id, table.index, lambda: reset_action(plan, table, target))  # noqa: B023
             else:
                 stale.add(table.index)
@@ -362,17 +368,16 @@ class Copy:
         self, source: Source, target: Target, job: JobRow, plan: Plan, report: Report, stale: set[int]
     ) -> Report:
         """Closes the counts, compares the digests and, where asked for or needed, reads the target again."""
-        tables: list[TableReport] = []
         problems: list[str] = []
         steps = target.ledger.steps(job.id)
         notes = list(report.notes)
-        for table, counted in zip(plan.tables, report.tables, strict=True):
+        for counted in report.tables:
             problem = counted.unclosed() or outcome.digest_problem(counted)
             if problem:
                 problems.append(f"table {counted.source!r}: {problem}")
         if stale and self._request.no_verify:
             notes.append("some chunks were read under an older snapshot and, as asked for, not verified")
-        proven = proof.prove(
+        tables = proof.prove(
             source,
             target,
             plan,
@@ -384,7 +389,6 @@ class Copy:
             on_event=self._on_event,
             stop=self._stop,
         )
-        tables = list(proven)
         problems += [
             f"table {t.target!r}: {t.missing or 0:,} rows missing, {t.extra or 0:,} extra, {t.changed or 0:,} changed"
             for t in tables

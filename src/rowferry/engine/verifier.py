@@ -90,7 +90,11 @@ class Verification:
         self._on_event(VerifyFinished(name, found.equal, found.missing, found.extra, found.changed, seconds))
         empty = outcome.table_report(plan, (), 0, 0)
         report = dataclasses.replace(
-            empty, rows_read=found.digest_source.rows, digest_read=found.digest_source, digest_sent=None, seconds=seconds
+            empty,
+            rows_read=found.digest_source.rows,
+            digest_read=found.digest_source,
+            digest_sent=None,
+            seconds=seconds,
         )
         return with_difference(report, found), found
 
@@ -109,20 +113,21 @@ class Verification:
                 continue
             if found.extra and not self._request.delete_extra and not self._request.contained:
                 self._on_event(
-                    Note(f"table {str(plan.target.name)!r}: {found.extra:,} extra rows stay; --delete-extra removes them")
+                    Note(
+                        f"table {str(plan.target.name)!r}: {found.extra:,} extra rows stay; --delete-extra removes them"
+                    )
                 )
             repaired.append(repair(source, target, plan, found, self._request.delete_extra))
         out = []
-        with contextlib.closing(target.as_source()) as written:
-            with opening.source_of(self._request) as again:
-                again.open_snapshot(self._request.workers)
-                written.open_snapshot(self._request.workers)
-                for plan, before, count in zip(plans, tables, repaired, strict=True):
-                    if before[1].equal:
-                        out.append(before)
-                        continue
-                    report, found = self._table(again, written, plan)
-                    out.append((dataclasses.replace(report, repaired=count), found))
+        with contextlib.closing(target.as_source()) as written, opening.source_of(self._request) as again:
+            again.open_snapshot(self._request.workers)
+            written.open_snapshot(self._request.workers)
+            for plan, before, count in zip(plans, tables, repaired, strict=True):
+                if before[1].equal:
+                    out.append(before)
+                    continue
+                report, found = self._table(again, written, plan)
+                out.append((dataclasses.replace(report, repaired=count), found))
         return out
 
     def _report(

@@ -8,7 +8,7 @@ import threading
 import time
 
 from rowferry import limits
-from rowferry.adapters.protocol import Reader, ReadRequest, Source, Target, WriteRequest, Writer
+from rowferry.adapters.protocol import Reader, ReadRequest, Source, Target, Writer, WriteRequest
 from rowferry.engine.prefetch import Prefetch
 from rowferry.engine.progress import ChunkFinished, ChunkRetried, ChunkStarted, EventHandler, Waiting
 from rowferry.engine.transfer import TableWay, Transfer
@@ -19,6 +19,7 @@ from rowferry.errors import (
     SourceError,
     StoppedError,
 )
+from rowferry.failpoints import passing
 from rowferry.model import ChunkRow, Plan, TablePlan
 
 
@@ -110,6 +111,7 @@ class Worker(threading.Thread):
             shared.stop.wait(limits.CLAIM_POLL_S)
             return True
         self._waiting = False
+        passing("claimed")
         plan = shared.plan.tables[chunk.table]
         try:
             self._carry(plan, chunk)
@@ -161,6 +163,7 @@ class Worker(threading.Thread):
         )
         with Prefetch(self._reader.read(read), limits.QUEUE_BYTES) as ahead:
             accepted = self._writer.write(write, transfer.through(ahead))
+        passing("loaded")
         if accepted != transfer.rows_sent:
             raise LedgerError(
                 f"{transfer.rows_sent:,} rows were sent and the target accepted {accepted:,}; rolled back",
@@ -179,7 +182,9 @@ class Worker(threading.Thread):
             seconds=time.monotonic() - began,
         )
         self._writer.finish(shared.job, done)
+        passing("marked")
         self._commit(done)
+        passing("committed")
         tries = shared.tries.get((chunk.table, chunk.number), 0) + 1
         shared.on_event(
             ChunkFinished(
