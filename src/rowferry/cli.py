@@ -121,11 +121,8 @@ _SHOWING = _stack(
     click.option("--quiet", is_flag=True, help="Show nothing but errors."),
     click.option("--log-json", is_flag=True, help="One JSON line for each chunk instead of text."),
 )
-_WORKERS = click.option("--workers", type=click.IntRange(1, 64), help="Connections at work at once (2).")
-_VERIFYING = _stack(
-    click.option("--independent", is_flag=True, help="Re-read PostgreSQL with a second, independent decoder."),
-    click.option("--limit", type=click.IntRange(0, 100_000), help="How many differing rows are named (20)."),
-)
+_WORKERS = click.option("--workers", type=click.IntRange(1, 64), help="Connections to each side that work at once (2).")
+_LIMIT = click.option("--limit", type=click.IntRange(0, 100_000), help="How many differing rows are named (20).")
 _TRIGGERS = click.option("--target-triggers", type=click.Choice(["fire", "disable"]),
                          help="What to do about user triggers and rules of target tables.")  # fmt: skip
 
@@ -151,14 +148,14 @@ def cli() -> None:
 @click.option("--join", is_flag=True, help="Add this process's workers to the job that runs.")
 @click.option("--require-snapshot", is_flag=True, help="Refuse unless all tables can be read in one snapshot.")
 @_TRIGGERS
-@_VERIFYING
+@_LIMIT
 @_SHOWING
 @click.pass_obj
 def copy(redact: redaction.Redactor, /, source: str, target: str, verify: bool | None, **options: Any) -> int:
     """Copies tables from SOURCE to TARGET; the same command again continues a copy that was cut short."""
     from rowferry import api, printout
 
-    arguments = _arguments(options, named_max="limit") | {"verify": bool(verify), "no_verify": verify is False}
+    arguments = _arguments(options) | {"verify": bool(verify), "no_verify": verify is False}
     with _Run(redact, "copy", source, target, options) as run:
         run.result(api.copy(source, target, **arguments, **run.hooks), printout.copy_lines)
     return run.exit_code
@@ -172,15 +169,16 @@ def copy(redact: redaction.Redactor, /, source: str, target: str, verify: bool |
 @click.option("--contained", is_flag=True, help="Ask only that every source row is in the target.")
 @click.option("--repair", is_flag=True, help="Make the target equal, then verify again.")
 @click.option("--delete-extra", is_flag=True, help="With --repair: also delete rows that the source has not.")
-@_VERIFYING
+@click.option("--independent", is_flag=True, help="Read PostgreSQL with a second, independent decoder.")
+@_LIMIT
 @_SHOWING
 @click.pass_obj
 def verify(redact: redaction.Redactor, /, source: str, target: str, **options: Any) -> int:
     """Compares SOURCE and TARGET row by row and names what differs; they may have been filled by any tool."""
     from rowferry import api, printout
 
+    arguments = _arguments(options)
     with _Run(redact, "verify", source, target, options) as run:
-        arguments = _arguments(options, named_max="limit")
         run.result(api.verify(source, target, **arguments, **run.hooks), printout.verify_lines)
     return run.exit_code
 
@@ -212,6 +210,7 @@ def plan(redact: redaction.Redactor, /, source: str, target: str, **options: Any
 @click.option("--source", metavar="URL", help="The source, where the ledger's URL (it holds no password) will not do.")
 @click.option("--ledger-schema", metavar="NAME", help="The PostgreSQL schema of the ledger (rowferry).")
 @click.option("--verify/--no-verify", "verify", default=None, help="As for copy.")
+@click.option("--join", is_flag=True, help="Add this process's workers to the job that runs.")
 @_WORKERS
 @_REPORT
 @_SHOWING
@@ -243,18 +242,28 @@ def jobs(redact: redaction.Redactor, /, target: str, **options: Any) -> int:
 # --- running ---------------------------------------------------------------------------------
 
 #: Options that are the command line's own and not arguments of the API.
-_OWN = ("report", "quiet", "log_json", "limit")
+_OWN = ("report", "quiet", "log_json", "limit", "config")
 
 
-def _arguments(options: dict[str, Any], **renamed: str) -> dict[str, Any]:
-    """The options that were given, as arguments of the API. What was not given is left to its defaults."""
+def _arguments(options: dict[str, Any]) -> dict[str, Any]:
+    """The options that were given, as arguments of the API; what was not given comes from --config
+    where that says it, else from the API's defaults."""
     given = {k: v for k, v in options.items() if k not in _OWN and v is not None and v is not False and v != ()}
     if "policies" in given:
         given["policies"] = dict(_policy(text) for text in given["policies"])
-    for name, option in renamed.items():
-        if options.get(option) is not None:
-            given[name] = options[option]
-    return given
+    if options.get("limit") is not None:
+        given["named_max"] = options["limit"]
+    return _configured(options["config"], set(options)) | given if options.get("config") else given
+
+
+def _configured(path: str, known: set[str]) -> dict[str, Any]:
+    """The arguments that a job.toml holds, for a command that knows these options."""
+    from rowferry import config
+
+    read = config.load(path)
+    found = {"tables": read.tables, "mode": read.mode, "workers": read.workers, "policies": read.policies}
+    arguments = {k: v for k, v in found.items() if v and k in known}
+    return arguments | ({"wheres": read.where} if read.where else {})
 
 
 def _policy(text: str) -> tuple[str, str]:

@@ -17,7 +17,7 @@ TABLES_SHOWN_MAX = 200
 
 
 def copy_lines(report: Report) -> list[str]:
-    """The table at the end of a copy: rows, rows/s, whether digests are equal."""
+    """The table at the end of a copy: rows, how fast one worker was, whether digests are equal."""
     shown = list(report.tables)
     if len(shown) > TABLES_SHOWN_MAX:
         shown = [t for t in shown if t.equal is False or t.unclosed()][:TABLES_SHOWN_MAX]
@@ -32,7 +32,9 @@ def copy_lines(report: Report) -> list[str]:
         )
         for t in shown
     ]
-    lines = aligned(("table", "rows", "rows/s", "MB/s", "digests", ""), rows, right=(1, 2, 3)) if rows else []
+    lines = (
+        aligned(("table", "rows", "rows/s/worker", "MB/s/worker", "digests", ""), rows, right=(1, 2, 3)) if rows else []
+    )
     if len(shown) < len(report.tables):
         lines.append(f"… and {len(report.tables) - len(shown):,} tables that went well")
     lines += difference_lines(report)

@@ -60,7 +60,7 @@ class TableReport:
     rows_committed: int = 0
     #: Bytes of Arrow data that were sent.
     bytes: int = 0
-    #: Wall clock from the table's first chunk of this run to its last.
+    #: Seconds that workers spent on the table's chunks, added up (2 workers at once: 2 s a second).
     seconds: float = 0.0
     digest_read: Digest | None = None
     digest_sent: Digest | None = None
