@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 
 import click
 
-from rowferry import __version__, endpoint, redaction
+from rowferry import __version__, redaction
 from rowferry.errors import ConfigError, RowferryError, StoppedError
 
 MODES = ("create", "append", "truncate", "replace", "upsert")
@@ -253,7 +253,10 @@ def _arguments(options: dict[str, Any]) -> dict[str, Any]:
         given["policies"] = dict(_policy(text) for text in given["policies"])
     if options.get("limit") is not None:
         given["named_max"] = options["limit"]
-    return _configured(options["config"], set(options)) | given if options.get("config") else given
+    if options.get("config"):
+        read = _configured(options["config"], set(options))
+        given = {k: v for k, v in read.items() if k != "wheres" or "where" not in given} | given
+    return given
 
 
 def _configured(path: str, known: set[str]) -> dict[str, Any]:
@@ -385,6 +388,8 @@ def _why(report: Any) -> str:
 
 
 def _safe(url: str) -> str:
+    from rowferry import endpoint
+
     try:
         return endpoint.parse(url).safe_url if url else ""
     except ConfigError:
