@@ -15,13 +15,14 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from types import FrameType
 from typing import Any, NoReturn
 
 import click
 
 from rowferry import __version__, redaction
-from rowferry.errors import ConfigError, RowferryError, StoppedError
+from rowferry.errors import ConfigError, DifferenceError, RowferryError, StoppedError
 
 MODES = ("create", "append", "truncate", "replace", "upsert")
 EXIT_BUG = 6
@@ -157,7 +158,7 @@ def copy(redact: redaction.Redactor, /, source: str, target: str, verify: bool |
 
     arguments = _arguments(options) | {"verify": bool(verify), "no_verify": verify is False}
     with _Run(redact, "copy", source, target, options) as run:
-        run.result(api.copy(source, target, **arguments, **run.hooks), printout.copy_lines)
+        run.call(partial(api.copy, source, target, **arguments), printout.copy_lines)
     return run.exit_code
 
 
@@ -179,7 +180,7 @@ def verify(redact: redaction.Redactor, /, source: str, target: str, **options: A
 
     arguments = _arguments(options)
     with _Run(redact, "verify", source, target, options) as run:
-        run.result(api.verify(source, target, **arguments, **run.hooks), printout.verify_lines)
+        run.call(partial(api.verify, source, target, **arguments), printout.verify_lines)
     return run.exit_code
 
 
@@ -223,7 +224,7 @@ def resume(redact: redaction.Redactor, /, target: str, job: str | None, verify: 
     if verify is not None:
         arguments |= {"verify": verify, "no_verify": not verify}
     with _Run(redact, "resume", options["source"] or "", target, options) as run:
-        run.result(api.resume(target, job, **arguments, **run.hooks), printout.copy_lines)
+        run.call(partial(api.resume, target, job, **arguments), printout.copy_lines)
     return run.exit_code
 
 
@@ -322,8 +323,6 @@ class _Run:
         self._signals = _stopping(self._stop)
         self._finished = False
         self.exit_code = 0
-        #: What the API takes of us.
-        self.hooks: dict[str, Any] = {"on_event": self._event, "stop": self._stop}
 
     def __enter__(self) -> _Run:
         self._signals.__enter__()
@@ -336,7 +335,17 @@ class _Run:
         self._finished = self._finished or isinstance(event, JobFinished)
         self._sink(event)
 
-    def result(self, report: Any, lines: Callable[[Any], list[str]]) -> None:
+    def call(self, function: Callable[..., Any], lines: Callable[[Any], list[str]]) -> None:
+        """Runs it; a difference that was found is a result to be shown, like any other."""
+        try:
+            report = function(on_event=self._event, stop=self._stop)
+        except DifferenceError as error:
+            if error.report is None:
+                raise
+            report = error.report
+        self._result(report, lines)
+
+    def _result(self, report: Any, lines: Callable[[Any], list[str]]) -> None:
         """Prints and writes what came out."""
         from rowferry.engine.progress import JobFinished
 
@@ -370,7 +379,9 @@ class _Run:
         status = "stopped" if code == EXIT_STOPPED else "failed"
         if known is None:
             known = Report(self._command, _safe(self._source), _safe(self._target), status=status, exit_code=code)
-        data = known.to_json() | {"status": status, "exit_code": code, "error": " ".join(str(error).split())}
+        data = known.to_json() | {"exit_code": code, "error": " ".join(str(error).split())}
+        if known.status == "ok":  # it was made before the failure
+            data["status"] = status
         _write(self._report_path, self._redact.data(data))
 
 
