@@ -353,10 +353,10 @@ class _Run:
             self._event(JobFinished(report))
         self._sink.__exit__(None, None, None)
         self.exit_code = report.exit_code
-        if self._report_path is not None:
-            _write(self._report_path, self._redact.data(report.to_json()))
         if not self._silent:
             _print(self._redact, lines(report))
+        if self._report_path is not None:
+            _write(self._report_path, self._redact.data(report.to_json()))
         if report.exit_code:
             _say(self._redact, report.error or _why(report), report.exit_code)
 
@@ -382,7 +382,10 @@ class _Run:
         data = known.to_json() | {"exit_code": code, "error": " ".join(str(error).split())}
         if known.status == "ok":  # it was made before the failure
             data["status"] = status
-        _write(self._report_path, self._redact.data(data))
+        try:
+            _write(self._report_path, self._redact.data(data))
+        except ConfigError as problem:  # what stopped the run is the exit code; this is said beside it
+            _say(self._redact, str(problem), problem.exit_code)
 
 
 def _why(report: Any) -> str:
