@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
+
 MIB = 1 << 20
 
 #: Bytes of source data that a chunk aims at. Small enough that a redone chunk costs well
-#: under a second, large enough that its COMMIT (1–8 ms) is noise.
-CHUNK_BYTES = 16 * MIB
+#: under a second, large enough that its COMMIT (1–8 ms) is noise. ROWFERRY_CHUNK_BYTES is for
+#: tests that need many chunks of little data.
+CHUNK_BYTES = int(os.environ.get("ROWFERRY_CHUNK_BYTES", 16 * MIB))
 #: Rows that a chunk into DuckDB holds at least: two row groups of 122,880; smaller commits go
 #: through its write-ahead log and cost up to 2× (measured).
-DUCKDB_CHUNK_ROWS_MIN = 2 * 122_880
+DUCKDB_CHUNK_ROWS_MIN = 2 * 122_880 if CHUNK_BYTES >= MIB else 0
 #: Chunks of one table at the most: the ledger's rows are read into memory on resume.
 CHUNKS_PER_TABLE_MAX = 100_000
 

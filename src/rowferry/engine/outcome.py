@@ -19,8 +19,15 @@ def digest_of(chunks: Sequence[ChunkRow], which: str) -> Digest:
     return total
 
 
-def table_report(plan: TablePlan, chunks: Sequence[ChunkRow], taken_over: int, retries: int) -> TableReport:
-    """One table's report from all of its chunks, whoever copied them."""
+def table_report(
+    plan: TablePlan,
+    chunks: Sequence[ChunkRow],
+    taken_over: int = 0,
+    retries: int = 0,
+    span: tuple[float, float] = (0.0, 0.0),
+) -> TableReport:
+    """One table's report from all of its chunks, whoever copied them; ``span``: when this run's
+    first chunk of it began and its last one ended (seconds)."""
     done = [c for c in chunks if c.table == plan.index and c.state == "done"]
     rows_read = sum(c.rows_read for c in done)
     touched: dict[str, int] = {}
@@ -34,7 +41,7 @@ def table_report(plan: TablePlan, chunks: Sequence[ChunkRow], taken_over: int, r
         rows_sent=digest_of(done, "sent").rows,
         rows_committed=sum(c.rows_committed for c in done),
         bytes=sum(c.bytes for c in done),
-        seconds=sum(c.seconds for c in done),
+        seconds=span[1] - span[0],
         digest_read=digest_of(done, "read"),
         digest_sent=digest_of(done, "sent"),
         schema_id=schema_id([c.comparison for c in plan.columns]),

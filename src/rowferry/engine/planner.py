@@ -56,13 +56,19 @@ def choose_tables(source: Source, request: Request) -> list[tuple[TableName, Tab
     Views are copied only by name: without ``--table`` they are not even listed.
     """
     selectors = [selection.parse(text) for text in request.tables]
-    return selection.select(
+    chosen = selection.select(
         selectors,
         source.list_tables(),
         by_name_only=source.list_views() if selectors else (),
         source_engine=request.source.engine,
         target_engine=request.target.engine,
     )
+    if request.where is not None and len(chosen) != 1:
+        raise ConfigError(
+            f"--where is a condition for one table, and {len(chosen)} are meant",
+            hint="name it with --table, or give each its own in --config",
+        )
+    return chosen
 
 
 def plan_copy(source: Source, target: Target, request: Request) -> Findings:

@@ -70,6 +70,8 @@ class Copy:
         self._started = time.monotonic()
         self._notes: list[str] = []
         self._retries: dict[int, int] = {}
+        #: When each table's first chunk of this run began and its last one ended (monotonic seconds).
+        self._spans: dict[int, tuple[float, float]] = {}
 
     def attempt(self) -> Report:
         request = self._request
@@ -153,6 +155,11 @@ class Copy:
                 # Rows without a key cannot be told apart after a resume: they are added at the end, all at once.
                 stage = TableName(table.target.name.schema, f"rowferry_stage_{job_id[-8:]}_{table.index}")
                 table = dataclasses.replace(table, load_name=stage, staged=True)
+            elif table.load_name is not None:
+                # A name of this job's own: what an abandoned job left under its name is never added to.
+                table = dataclasses.replace(
+                    table, load_name=TableName(table.target.name.schema, f"rowferry_new_{job_id[-8:]}_{table.index}")
+                )
             tables.append(table)
             chunks += [ChunkRow(table.index, n, bound, table.wave) for n, bound in enumerate(bounds)]
         plan = Plan(request.source.safe_url, request.target.safe_url, request.mode, tuple(tables), self._options())
@@ -271,6 +278,8 @@ class Copy:
                     shared.fail(StoppedError("stopped on request", hint=self._resume_hint(job)))
         for table, count in shared.retries.items():
             self._retries[table] = self._retries.get(table, 0) + count
+        for table, (first, last) in shared.spans.items():
+            self._spans[table] = (self._spans.get(table, (first, last))[0], last)
         if shared.error is not None:
             raise shared.error
         if self._stop.is_set():
@@ -334,7 +343,10 @@ class Copy:
         self, source: Source, target: Target, job: JobRow, plan: Plan, chunks: list[ChunkRow], taken: dict[int, int]
     ) -> Report:
         tables = [
-            outcome.table_report(t, chunks, taken.get(t.index, 0), self._retries.get(t.index, 0)) for t in plan.tables
+            outcome.table_report(
+                t, chunks, taken.get(t.index, 0), self._retries.get(t.index, 0), self._spans.get(t.index, (0.0, 0.0))
+            )
+            for t in plan.tables
         ]
         snapshots = {c.snapshot for c in chunks if c.state == "done"}
         mixed = len(snapshots) > 1 and source.state_token() is None

@@ -88,7 +88,7 @@ class Verification:
         )[0]
         seconds = time.monotonic() - began
         self._on_event(VerifyFinished(name, found.equal, found.missing, found.extra, found.changed, seconds))
-        empty = outcome.table_report(plan, (), 0, 0)
+        empty = outcome.table_report(plan, ())
         report = dataclasses.replace(
             empty,
             rows_read=found.digest_source.rows,

@@ -38,7 +38,13 @@ class Shared:
     tries: dict[tuple[int, int], int] = dataclasses.field(default_factory=dict)
     #: Tries beyond the first, by table.
     retries: dict[int, int] = dataclasses.field(default_factory=dict)
+    #: When each table's first chunk of this run began and its last one ended (monotonic seconds).
+    spans: dict[int, tuple[float, float]] = dataclasses.field(default_factory=dict)
     error: BaseException | None = None
+
+    def widen(self, table: int, began: float) -> None:
+        with self.lock:
+            self.spans[table] = (min(began, self.spans.get(table, (began, 0.0))[0]), time.monotonic())
 
     def fail(self, error: BaseException) -> None:
         """Keeps the first error and tells the others to stop: no worker waits for one that is gone."""
@@ -185,6 +191,7 @@ class Worker(threading.Thread):
         passing("marked")
         self._commit(done)
         passing("committed")
+        shared.widen(plan.index, began)
         tries = shared.tries.get((chunk.table, chunk.number), 0) + 1
         shared.on_event(
             ChunkFinished(

@@ -1,0 +1,17 @@
+"""The conventional way: ADBC's PostgreSQL reader written by pyarrow."""
+
+import pathlib
+import sys
+
+import adbc_driver_postgresql.dbapi
+import pyarrow.parquet as pq
+
+source, folder = sys.argv[1:3]
+out = pathlib.Path(folder, "lineitem")
+out.mkdir(parents=True)
+with adbc_driver_postgresql.dbapi.connect(source) as connection, connection.cursor() as cursor:
+    cursor.execute("select * from lineitem")
+    reader = cursor.fetch_record_batch()
+    with pq.ParquetWriter(out / "part.parquet", reader.schema, compression="zstd") as writer:
+        for batch in reader:
+            writer.write_batch(batch)

@@ -1,0 +1,100 @@
+"""Runs the command line as a user would: in a process of its own, looked at from outside."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from typing import Any
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+class Run:
+    """A finished run: exit code, what it printed, its report, and what it cost."""
+
+    def __init__(self, code: int, output: str, report: dict[str, Any] | None, seconds: float, usage: Any) -> None:
+        self.code = code
+        self.output = output
+        self.report = report
+        self.seconds = seconds
+        self.cpu_s = usage.ru_utime + usage.ru_stime
+        #: Peak resident memory of the process.
+        self.peak_mib = usage.ru_maxrss / 1024
+
+    def table(self, name: str) -> dict[str, Any]:
+        assert self.report is not None, self.output
+        return next(t for t in self.report["tables"] if t["source"] == name)
+
+
+def start(*arguments: str, env: dict[str, str] | None = None, output: Any = None) -> subprocess.Popen[str]:
+    """Starts the command; ``output`` takes both of its streams."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "rowferry", *arguments],
+        stdout=output or subprocess.DEVNULL,
+        stderr=subprocess.STDOUT if output else subprocess.DEVNULL,
+        env={**os.environ, **(env or {})},
+        text=True,
+        start_new_session=True,
+    )
+
+
+def run(*arguments: str, env: dict[str, str] | None = None, timeout_s: float = 300, expect: int | None = None) -> Run:
+    """Runs the command to its end; ``expect`` is the exit code that the test needs."""
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile("w+") as output:
+        path = pathlib.Path(folder, "report.json")
+        report = ["--report", str(path)] if arguments[0] in ("copy", "verify", "plan", "resume") else []
+        began = time.monotonic()
+        process = start(*arguments, *report, env=env, output=output)
+        deadline = began + timeout_s
+        while True:
+            pid, status, usage = os.wait4(process.pid, os.WNOHANG)
+            if pid:
+                break
+            if time.monotonic() > deadline:
+                os.killpg(process.pid, signal.SIGKILL)
+                raise AssertionError(f"rowferry {' '.join(arguments)} did not end within {timeout_s} s")
+            time.sleep(0.01)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        output.seek(0)
+        text = output.read()
+        seen = json.loads(path.read_text()) if path.exists() else None
+        finished = Run(process.returncode, text, seen, time.monotonic() - began, usage)
+    if expect is not None:
+        assert finished.code == expect, f"exit {finished.code}, not {expect}: {finished.output[-2000:]}"
+    return finished
+
+
+def run_and_kill(*arguments: str, after_s: float) -> int | None:
+    """Starts the command and kills it with SIGKILL; returns its exit code if it had ended by itself."""
+    process = start(*arguments)
+    try:
+        return process.wait(after_s)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        return None
+
+
+def kill_at_every_failpoint(arguments: list[str], fresh: Callable[[], None], check: Callable[[Run], None]) -> int:
+    """Kills the command at its first, second, … numbered place, each time on a fresh target, and
+    lets the same command end the job. Returns how many places there were."""
+    for number in range(1, 500):
+        fresh()
+        killed = run(*arguments, env={"ROWFERRY_FAILPOINT": str(number)})
+        if killed.code != -signal.SIGKILL:
+            assert killed.code == 0, killed.output
+            return number - 1
+        again = run(*arguments)
+        # Killed after its last step the job is finished, and the same command is a new one that a full target refuses.
+        assert again.code in (0, 2), f"failpoint {number}: exit {again.code}: {again.output[-2000:]}"
+        if again.code == 2:
+            assert "not empty" in again.output, again.output
+        check(again)
+    raise AssertionError("no end of failpoints")
