@@ -18,6 +18,7 @@ ENGINES = {
     "parquet": "files",
     "arrow": "files",
 }
+DEFAULT_PORTS = {"postgres": 5432}
 EMBEDDED = ("sqlite", "duckdb", "files")
 
 
@@ -61,4 +62,5 @@ def same_place(a: Endpoint, b: Endpoint) -> bool:
     local = {None, "", "localhost", "127.0.0.1", "::1"}
     host_a, host_b = (x.option("host") or x.host for x in (a, b))
     same_host = host_a == host_b or (host_a in local and host_b in local)
-    return same_host and (a.port or 0) == (b.port or 0) and a.database == b.database
+    default = DEFAULT_PORTS.get(a.engine)
+    return same_host and (a.port or default) == (b.port or default) and a.database == b.database
