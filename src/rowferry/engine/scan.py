@@ -1,0 +1,147 @@
+"""Reads one side of a table with several threads, each with its own reader, and hands every batch on."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import threading
+from collections.abc import Callable
+
+import pyarrow as pa
+
+from rowferry import limits
+from rowferry.adapters.protocol import Reader, ReadRequest, Source
+from rowferry.engine.reread import side_of
+from rowferry.errors import RowferryError, StoppedError
+from rowferry.model import Bound, TablePlan
+from rowferry.stages.digest import Digester
+
+#: Called with a batch of the plan's columns; each thread of a scan has one of its own.
+Consumer = Callable[[pa.RecordBatch], None]
+
+
+class Side:
+    """One side of one table pair. Use as a context manager: leaving it closes the readers.
+
+    A scan reads the whole table once; several scans use the same readers, hence the same snapshot.
+    ``columns`` (target names, None: all of the plan) narrows what is read.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        plan: TablePlan,
+        side: str,
+        workers: int,
+        *,
+        columns: tuple[str, ...] | None = None,
+        stop: threading.Event | None = None,
+    ) -> None:
+        self.name = side
+        self.plan = plan
+        table, forms, self._where = side_of(plan, side)
+        self.table = table
+        kept = list(range(len(plan.columns)))
+        if columns is not None:
+            places = {c.target: i for i, c in enumerate(plan.columns)}
+            kept = [places[name] for name in columns]
+        self.columns = tuple(plan.columns[i] for i in kept)
+        self.forms = tuple(forms[i] for i in kept)
+        places = {c.target: i for i, c in enumerate(self.columns)}
+        #: Indices of the key columns among ``columns``; empty where the table is compared as a multiset.
+        self.key = tuple(places[name] for name in plan.key if name in places) if key_is_read(plan) else ()
+        self._source = source
+        self._workers = workers
+        self._stop = stop
+        self._readers: list[Reader] = []
+        self._bounds = source.split(table, self._where, limits.CHUNK_BYTES, 0)
+
+    def __enter__(self) -> Side:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with contextlib.ExitStack() as stack:
+            for reader in self._readers:
+                stack.callback(reader.close)
+            self._readers = []
+
+    def digester(self) -> Digester:
+        """A digester of this side's columns; one for each thread."""
+        return Digester([c.comparison for c in self.columns], self.name, self.key)
+
+    def scan(self, consumers: list[Consumer], others: list[BaseException] | None = None) -> None:
+        """Reads every row once; consumer i sees the batches of thread i. Raises what a thread raised.
+
+        ``others``: a list shared with a scan of the other side, so that an error there ends this one.
+        """
+        errors: list[BaseException] = [] if others is None else others
+        todo = collections.deque(self._bounds)
+        while len(self._readers) < min(len(consumers), len(self._bounds)):
+            self._readers.append(self._source.reader())
+        own: list[BaseException] = []
+
+        def run(reader: Reader, consumer: Consumer) -> None:
+            try:
+                self._read(reader, consumer, todo, errors)
+            except BaseException as error:  # noqa: BLE001 - raised below, in the caller's thread
+                own.append(error)
+                errors.append(error)
+
+        threads = [
+            threading.Thread(target=run, args=pair, name=f"rowferry-scan-{self.name}")
+            for pair in zip(self._readers, consumers, strict=False)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        if own:
+            error = own[0]
+            raise error.at(table=str(self.table.name)) if isinstance(error, RowferryError) else error
+
+    def _read(
+        self, reader: Reader, consumer: Consumer, todo: collections.deque[Bound], errors: list[BaseException]
+    ) -> None:
+        while not errors:
+            try:
+                bound = todo.popleft()
+            except IndexError:
+                return
+            request = ReadRequest(self.table, self.forms, bound, self._where, limits.BATCH_BYTES)
+            for block in reader.read(request):
+                if self._stop is not None and self._stop.is_set():
+                    raise StoppedError("stopped on request")
+                if errors:
+                    return
+                consumer(block.batch)
+
+    @property
+    def threads(self) -> int:
+        """How many consumers a scan can use."""
+        return max(1, min(self._workers, len(self._bounds)))
+
+
+def key_is_read(plan: TablePlan) -> bool:
+    """Whether the plan's key can tell its rows apart: all its columns are compared."""
+    compared = {c.target for c in plan.columns}
+    return bool(plan.key) and set(plan.key) <= compared
+
+
+def scan_both(source: Side, target: Side, consumers_of: Callable[[Side], list[Consumer]]) -> None:
+    """Scans both sides at the same time. Raises the first error of either."""
+    errors: list[BaseException] = []
+    failures: list[BaseException] = []
+
+    def run(side: Side, consumers: list[Consumer]) -> None:
+        try:
+            side.scan(consumers, errors)
+        except BaseException as error:  # noqa: BLE001 - raised below, in the caller's thread
+            failures.append(error)
+
+    threads = [threading.Thread(target=run, args=(side, consumers_of(side))) for side in (source, target)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if failures:
+        raise failures[0]
