@@ -7,6 +7,7 @@ from libc.stdint cimport INT32_MAX, INT32_MIN, INT64_MAX, INT64_MIN, int32_t, in
 from libc.string cimport memset
 
 from arrow_c cimport bit_at
+from digest_json cimport JSON_GOOD, Json, json_canonical
 from digest_mix cimport *
 
 # What a column is compared as (its comparison type).
@@ -68,8 +69,9 @@ cdef enum:
 cdef enum:
     GOOD = 0
     BAD_OFFSETS = 1
-    BAD_NUMERIC = 2
-    BAD_DATE = 3
+    BAD_DATE = 2
+    BAD_MEMORY = 3
+    NOT_A_NUMBER = 4          # never leaves this file
 
 ctypedef struct Node:
     int op
@@ -87,6 +89,7 @@ ctypedef struct Node:
     const uint8_t* data       # values, or offsets of texts and lists
     const uint8_t* payload    # bytes of texts
     const uint8_t* payload_end
+    Json* json                # where JSON is written anew; the Hasher's
 
 
 cdef inline void floor_divide(int64_t value, int unit, int64_t* seconds, int64_t* nanos) noexcept nogil:
@@ -259,7 +262,7 @@ cdef inline int numeric_text_cell(const uint8_t* p, int64_t n, uint64_t* a, uint
     while p < end:
         if p[0] == c'.':
             if point:
-                return BAD_NUMERIC
+                return NOT_A_NUMBER
             point = True
         elif c'0' <= p[0] <= c'9':
             digits += 1
@@ -276,20 +279,20 @@ cdef inline int numeric_text_cell(const uint8_t* p, int64_t n, uint64_t* a, uint
             break
         p += 1
     if digits == 0:
-        return BAD_NUMERIC
+        return NOT_A_NUMBER
     if p < end:
         if p[0] != c'e' and p[0] != c'E':
-            return BAD_NUMERIC
+            return NOT_A_NUMBER
         p += 1
         if p < end and (p[0] == c'-' or p[0] == c'+'):
             exponent_minus = p[0] == c'-'
             p += 1
-        while p < end and c'0' <= p[0] <= c'9' and exponent_digits < 10:
+        while p < end and c'0' <= p[0] <= c'9' and exponent <= 999999999:
             exponent = exponent * 10 + (p[0] - c'0')
             exponent_digits += 1
             p += 1
-        if p < end or exponent_digits == 0:
-            return BAD_NUMERIC
+        if p < end or exponent_digits == 0 or exponent > 999999999:
+            return NOT_A_NUMBER
     if first == NULL:
         put(a, b, TAG_NUMERIC, 0)
         return GOOD
@@ -354,6 +357,18 @@ cdef inline int bytes_cell(Node* node, int64_t i, int tag, uint64_t* a, uint64_t
     if code == GOOD:
         put_bytes(a, b, tag, p, n, node.payload_end)
     return code
+
+
+cdef inline int json_cell(Node* node, int64_t i, uint64_t* a, uint64_t* b) noexcept nogil:
+    cdef const uint8_t* p
+    cdef int64_t n
+    cdef int code = span(node, i, &p, &n)
+    if code != GOOD:
+        return code
+    if json_canonical(node.json, p, n) != JSON_GOOD:
+        return BAD_MEMORY
+    put_bytes(a, b, TAG_JSON, node.json.out, node.json.size, node.json.out + node.json.size)
+    return GOOD
 
 
 cdef inline void uuid_text_cell(const uint8_t* p, uint64_t* a, uint64_t* b) noexcept nogil:
@@ -511,7 +526,10 @@ cdef inline int cell(Node* nodes, int index, int64_t i, uint64_t* a, uint64_t* b
     if op == OP_NUMERIC:
         if node.layout == LAYOUT_BYTES_32 or node.layout == LAYOUT_BYTES_64:
             code = span(node, i, &p, &n)
-            return code if code != GOOD else numeric_text_cell(p, n, a, b)
+            if code == GOOD and numeric_text_cell(p, n, a, b) == NOT_A_NUMBER:
+                # It equals no number, and another text only if that has the same bytes.
+                put_bytes(a, b, TAG_TEXT, p, n, node.payload_end)
+            return code
         return numeric_integer_cell(node, i, a, b)
     if op == OP_UUID:
         put(a, b, TAG_UUID, rf_u64(node.data + 16 * i))
@@ -523,7 +541,7 @@ cdef inline int cell(Node* nodes, int index, int64_t i, uint64_t* a, uint64_t* b
     if op == OP_BINARY:
         return bytes_cell(node, i, TAG_BINARY, a, b)
     if op == OP_JSON:
-        return bytes_cell(node, i, TAG_JSON, a, b)
+        return json_cell(node, i, a, b)
     if op == OP_TIME:
         return moment_cell(node, i, TAG_TIME, a, b)
     if op == OP_DURATION:

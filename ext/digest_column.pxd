@@ -172,10 +172,9 @@ cdef inline int fold_column(Node* nodes, int index, int64_t start, int n, uint64
         if integer_words(node, first, n, words):
             fold_words(TAG_NUMBER_1, words, validity, first, n, a, b)
             return GOOD
-    elif op == OP_TEXT or op == OP_BINARY or op == OP_JSON:
+    elif op == OP_TEXT or op == OP_BINARY:
         if node.layout == LAYOUT_BYTES_32:
-            return fold_texts(node, TAG_TEXT if op == OP_TEXT else TAG_BINARY if op == OP_BINARY else TAG_JSON,
-                              first, n, a, b, bad)
+            return fold_texts(node, TAG_TEXT if op == OP_TEXT else TAG_BINARY, first, n, a, b, bad)
     elif op == OP_DATE:
         if date_words(node, first, n, words):
             fold_words(TAG_DATE, words, validity, first, n, a, b)

@@ -19,6 +19,7 @@ import hashlib
 from arrow_c cimport ArrowArray, ArrowSchema, array_of, schema_of
 from digest_cell cimport *
 from digest_column cimport BLOCK, fold_column
+from digest_json cimport Json, json_canonical, json_free
 from digest_mix cimport *
 
 FORMAT_VERSION = 1
@@ -41,6 +42,9 @@ cdef dict _OPERATION_NAMES = {op: name for name, op in OPERATIONS.items()}
 DEPTH_MAX = 64
 #: Lengths and offsets beyond this are refused, so that no product with a width can overflow.
 cdef int64_t LENGTH_MAX = 1 << 48
+
+#: Bytes of memory for JSON documents that are kept from batch to batch.
+cdef int64_t JSON_KEPT_BYTES = 1 << 20
 
 cdef set _WHOLE = {LAYOUT_I8, LAYOUT_I16, LAYOUT_I32, LAYOUT_I64, LAYOUT_U8, LAYOUT_U16, LAYOUT_U32, LAYOUT_U64,
                    LAYOUT_D32, LAYOUT_D64, LAYOUT_D128, LAYOUT_D256}
@@ -91,6 +95,20 @@ def constant(name: str, lane: int) -> int:
     text = f"rowferry digest {FORMAT_VERSION} {name} lane {lane}"
     value = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little")
     return value | 1 if name == "multiplier" else value
+
+
+def canonical_json(text: bytes) -> bytes:
+    """A JSON document as it is hashed; what is no JSON: a byte FF and itself. For tests and messages."""
+    cdef Json json
+    cdef const uint8_t* p = <const uint8_t*> PyBytes_AS_STRING(text)
+    cdef int64_t n = len(text)
+    memset(&json, 0, sizeof(json))
+    try:
+        if json_canonical(&json, p, n) != 0:
+            raise MemoryError
+        return PyBytes_FromStringAndSize(<const char*> json.out, json.size)
+    finally:
+        json_free(&json)
 
 
 def _fill_constants():
@@ -163,6 +181,7 @@ cdef class Hasher:
     cdef int bucket_count
     cdef Bucket total
     cdef Bucket* buckets_
+    cdef Json json
     cdef bint busy
     # While a batch is bound: sizes of its buffers, in the order of the tree.
     cdef object sizes
@@ -194,6 +213,7 @@ cdef class Hasher:
         self.key_count = len(key)
 
     def __dealloc__(self):
+        json_free(&self.json)
         free(self.nodes)
         free(self.columns)
         free(self.keys)
@@ -214,6 +234,7 @@ cdef class Hasher:
         self.nodes[index].scale = scale
         self.nodes[index].child = -1
         self.nodes[index].sibling = -1
+        self.nodes[index].json = &self.json
         for inner in children:
             child = self._add_node(inner)
             if last < 0:
@@ -448,6 +469,8 @@ cdef class Hasher:
         cdef int64_t row = 0
         with nogil:
             code = self._fold(start, rows, out, &column, &row)
+        if self.json.capacity + self.json.spare_capacity > JSON_KEPT_BYTES:
+            json_free(&self.json)  # one large document must not be paid for to the end
         self.busy = False
         if code != GOOD:
             raise ValueError(_MESSAGES[code], column, row)
@@ -543,8 +566,8 @@ cdef class Hasher:
 
 cdef dict _MESSAGES = {
     BAD_OFFSETS: "an Arrow offset that points outside its data",
-    BAD_NUMERIC: "text that is not a number",
     BAD_DATE: "a date64 that is not at midnight",
+    BAD_MEMORY: "no memory for a JSON document",
 }
 
 

@@ -11,9 +11,7 @@ be held against each other only under the same :func:`schema_id`.
 
 from __future__ import annotations
 
-import decimal
 import hashlib
-import json
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -42,7 +40,7 @@ FLOAT_RULE = (
     "a float counts as the number that its shortest decimal form spells, a whole one as its exact value; −0.0 as 0"
 )
 FLOAT_WIDTH_RULE = "float32 widened exactly"
-TEXT_NUMBER_RULE = "a text counts as the number that it spells"
+TEXT_NUMBER_RULE = "a text counts as the number that it spells, if it spells one"
 BOOL_RULE = "false counts as 0 and true as 1"
 UUID_TEXT_RULE = "a uuid counts as its text in lower case"
 UUID_BYTES_RULE = "a uuid counts as its 16 bytes"
@@ -54,9 +52,6 @@ PLACE_RULE = "struct fields by their place"
 
 #: From here on every float of the width is whole, and its shortest form may not be its value.
 _WHOLE_FLOATS_FROM = {pa.float32(): 2.0**24, pa.float64(): 2.0**53}
-
-
-_JSON_ESCAPES = {'"': '\\"', "\\": "\\\\"} | {chr(i): f"\\u{i:04x}" for i in range(32)}
 
 
 class _Way(NamedTuple):
@@ -87,8 +82,6 @@ def schema_id(comparisons: Sequence[Comparison]) -> str:
 
 
 def _pair(source: Type, target: Type, unsigned_zero: bool, nested: bool) -> _Way | None:
-    if nested and {source.kind, target.kind} == {"json", "jsonb"}:
-        return None
     if source.kind in ("list", "struct", "map") or target.kind in ("list", "struct", "map"):
         return _nested_pair(source, target, unsigned_zero)
     kinds = {source.kind, target.kind}
@@ -373,7 +366,7 @@ def merge_buckets(parts: Iterable[Sequence[Digest]]) -> list[Digest]:
 
 def _is_rare(t: pa.DataType, program: _Program) -> bool:
     """True where the kernel does not read the layout itself."""
-    if program[0] == "json" or (program[0] == "numeric" and pa.types.is_floating(t)):
+    if program[0] == "numeric" and pa.types.is_floating(t):
         return True
     if isinstance(t, pa.BaseExtensionType):
         return _is_rare(t.storage_type, program)
@@ -382,7 +375,7 @@ def _is_rare(t: pa.DataType, program: _Program) -> bool:
             return True
         fields = [t.field(i) for i in range(t.num_fields)] if not pa.types.is_map(t) else [t.key_field, t.item_field]
         return any(_is_rare(f.type, ("", 0, ())) for f in fields)
-    return (
+    return bool(
         pa.types.is_dictionary(t)
         or pa.types.is_run_end_encoded(t)
         or pa.types.is_string_view(t)
@@ -398,43 +391,7 @@ def _plain_array(array: pa.Array, program: _Program) -> pa.Array:
     array = plain_layout(array, form)
     if program[0] == "numeric" and pa.types.is_floating(array.type):
         return _float_text(array)
-    if program[0] == "json":
-        return pa.array([None if v is None else _canonical_json(v) for v in array.to_pylist()], pa.binary())
     return array
-
-
-class _Number(str):
-    """A JSON number as it was written."""
-
-
-def _canonical_json(text: str) -> bytes:
-    """A document as docs/DIGEST.md writes it; what is no JSON: a byte FF and the text as it is."""
-    try:
-        document = json.loads(text, parse_int=_Number, parse_float=_Number, parse_constant=_no_constant)
-        return _json_text(document).encode("utf-8", "surrogatepass")
-    except (ValueError, RecursionError):
-        return b"\xff" + text.encode("utf-8", "surrogatepass")
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON")
-
-
-def _json_text(value: Any) -> str:
-    if isinstance(value, _Number):
-        sign, digits, exponent = decimal.Decimal(value).as_tuple()
-        written = "".join(map(str, digits)).lstrip("0")
-        short = written.rstrip("0")
-        exponent = int(exponent) + len(written) - len(short)
-        return "0" if not short else f"{'-' * sign}{short}" + (f"e{exponent}" if exponent else "")
-    if isinstance(value, str):
-        return '"' + "".join(_JSON_ESCAPES.get(c, c) for c in value) + '"'
-    if isinstance(value, list):
-        return "[" + ",".join(map(_json_text, value)) + "]"
-    if isinstance(value, dict):
-        keys = sorted(value, key=lambda k: k.encode("utf-8", "surrogatepass"))
-        return "{" + ",".join(f"{_json_text(str(k))}:{_json_text(value[k])}" for k in keys) + "}"
-    return {None: "null", True: "true", False: "false"}[value]
 
 
 def _float_text(array: pa.Array) -> pa.Array:
