@@ -59,7 +59,7 @@ def test_load_of_a_mistake_names_file_and_key(tmp_path: pathlib.Path, text: str 
 
 
 def test_load_of_a_missing_or_huge_file_is_a_config_error(tmp_path: pathlib.Path) -> None:
-    with pytest.raises(ConfigError, match="absent.toml"):
+    with pytest.raises(ConfigError, match=r"absent\.toml"):
         config.load(tmp_path / "absent.toml")
     with pytest.raises(ConfigError, match="larger"):
         config.load(written(tmp_path, "#" * (config.CONFIG_BYTES_MAX + 1)))

@@ -20,16 +20,14 @@ def table(**more: object) -> TableReport:
 
 
 def test_copy_shows_rows_speed_and_equal_digests() -> None:
-    report = Report(
-        "copy", "a", "b", seconds=1.0, snapshot="one", tables=(table(equal=True, digest_target=Digest(336_776, 5)),)
-    )
+    verified = table(equal=True, digest_target=Digest(336_776, 5))
+    report = Report("copy", "a", "b", seconds=1.0, snapshot="one", tables=(verified,))
     text = "\n".join(printout.copy_lines(report))
     assert "336,776" in text
     assert "673,552" in text, "rows/s of a worker"
     assert "equal" in text
-    assert (
-        printout.copy_summary(report) == "1 table, 336,776 rows in 1.0 s, 336,776 rows/s; digests equal; snapshot: one"
-    )
+    summary = "1 table, 336,776 rows in 1.0 s, 336,776 rows/s; digests equal; snapshot: one"
+    assert printout.copy_summary(report) == summary
 
 
 def test_copy_without_verification_does_not_claim_it() -> None:
@@ -61,8 +59,8 @@ def test_differences_are_named_with_both_values_and_visible_ends() -> None:
 def test_plan_shows_types_estimates_and_refusals() -> None:
     column = PlannedColumn("n", "numeric", "n", "VARCHAR", policy="text", rules=("as text",))
     refusal = Refusal("x\n", "timetz has no form", 12, ("text", "skip"))
-    plan = PlanReport("a", "b", "create", tables=(PlannedTable("t", "u", 1_000, 10**6, 2, columns=(column,), refusals=(refusal,)),),
-                      missing_privileges=("INSERT on t",), seconds=3.2)  # fmt: skip
+    planned = PlannedTable("t", "u", 1_000, 10**6, 2, columns=(column,), refusals=(refusal,))
+    plan = PlanReport("a", "b", "create", (planned,), missing_privileges=("INSERT on t",), seconds=3.2)
     text = "\n".join(printout.plan_lines(plan))
     for wanted in ("t → u", "about 1,000 rows", "numeric", "VARCHAR", "policy text", "REFUSED", "12 rows", "text, skip",
                    "INSERT on t", "copy would refuse", "about 3 s"):  # fmt: skip
@@ -78,4 +76,4 @@ def test_jobs_are_listed() -> None:
 
 def test_alignment_counts_wide_and_combining_characters() -> None:
     lines = printout.aligned(None, [("数据", "x"), ("é́a", "x"), ("abcd", "x")])
-    assert [line.index("x") for line in lines] == [4, 6, 6]
+    assert [line.index("x") for line in lines] == [4, 7, 6]

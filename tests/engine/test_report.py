@@ -17,7 +17,9 @@ FULL = Report(
             "s.t", "t", rows_read=10, rows_sent=10, rows_committed=10, bytes=800, seconds=0.5,
             digest_read=Digest(10, 2**127 + 3), digest_sent=Digest(10, 2**128 - 1), schema_id="abc", rules=("r",),
             equal=False, missing=1, extra=0, changed=1, chunks=3, chunks_taken_over=1, retries=2, touched={"c": 4},
-            named=(RowDifference("changed", {"id": "1"}, {"v": "a"}, {"v": None}), RowDifference("missing", {"id": "2"})),
+            named=(
+                RowDifference("changed", {"id": "1"}, {"v": "a"}, {"v": None}), RowDifference("missing", {"id": "2"}),
+            ),
         ),
     ),
 )  # fmt: skip
