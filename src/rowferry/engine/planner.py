@@ -14,7 +14,7 @@ from rowferry.adapters import registry
 from rowferry.adapters.protocol import Capabilities, Source, Target
 from rowferry.engine.request import Request
 from rowferry.errors import ConfigError
-from rowferry.model import Column, ColumnPlan, ForeignKey, Refusal, Table, TableName, TablePlan
+from rowferry.model import Column, ColumnPlan, Comparison, ForeignKey, Refusal, Table, TableName, TablePlan
 from rowferry.stages import digest
 from rowferry.types import TEXTS, Type
 
@@ -292,8 +292,8 @@ def _existing_column(
     return refusal
 
 
-def _no_comparison(kind: Type) -> digest.Comparison:
-    return digest.Comparison(kind, kind, "")
+def _no_comparison(kind: Type) -> Comparison:
+    return Comparison(kind, kind, "")
 
 
 def _column_plan(

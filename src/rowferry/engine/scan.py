@@ -11,10 +11,10 @@ import pyarrow as pa
 
 from rowferry import limits
 from rowferry.adapters.protocol import Reader, ReadRequest, Source
-from rowferry.engine.reread import side_of
 from rowferry.errors import RowferryError, StoppedError
-from rowferry.model import Bound, TablePlan
+from rowferry.model import Bound, Table, TablePlan
 from rowferry.stages.digest import Digester
+from rowferry.types import Type
 
 #: Called with a batch of the plan's columns; each thread of a scan has one of its own.
 Consumer = Callable[[pa.RecordBatch], None]
@@ -119,6 +119,13 @@ class Side:
     def threads(self) -> int:
         """How many consumers a scan can use."""
         return max(1, min(self._workers, len(self._bounds)))
+
+
+def side_of(plan: TablePlan, side: str) -> tuple[Table, tuple[tuple[str, Type], ...], str | None]:
+    """The table of one side, its (column, form) pairs in the plan's order, and its condition."""
+    if side == "source":
+        return plan.source, tuple((c.source, c.form) for c in plan.columns), plan.where
+    return plan.target, tuple((c.target, c.column.type) for c in plan.columns), None
 
 
 def key_is_read(plan: TablePlan) -> bool:
