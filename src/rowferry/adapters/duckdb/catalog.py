@@ -135,6 +135,7 @@ def _column(
     text = str(native)
     known = canonical(native)
     refusal = None
+    forms: tuple[Type, ...]
     if known is None:
         refusal = Refusal(name, f"{text.split('(')[0]} has no exact form elsewhere", policies=("text", "skip"))
         known, forms = _TEXT, (_TEXT,)
@@ -163,15 +164,11 @@ def _wide_integers(session: Session, name: TableName, types: list[tuple[str, Any
     if not columns:
         return set()
     limit = "9" * 38
-    tests = ", ".join(f"count(*) FILTER ({quote(c)} > {limit} OR {quote(c)} < -{limit})" for c in columns)
-    tests = (
-        tests
-        if not any(str(n) == "UHUGEINT" for _, n in types)
-        else ", ".join(
-            f"count(*) FILTER ({quote(c)} > {limit}"
-            + (f" OR {quote(c)} < -{limit})" if str(dict(types)[c]) == "HUGEINT" else ")")
-            for c in columns
-        )
+    natives = dict(types)
+    tests = ", ".join(
+        f"count(*) FILTER ({quote(c)} > {limit}"
+        + (f" OR {quote(c)} < -{limit})" if str(natives[c]) == "HUGEINT" else ")")
+        for c in columns
     )
     counts = session.execute(f"SELECT {tests} FROM {qualified(name)}")[0]
     return {c for c, count in zip(columns, counts, strict=True) if count}

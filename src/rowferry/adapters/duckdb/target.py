@@ -14,7 +14,7 @@ from rowferry.adapters.duckdb.catalog import qualified, schema_of
 from rowferry.adapters.duckdb.source import DuckdbSource
 from rowferry.adapters.duckdb.types import canonical, carrier, plan_type, to_duckdb, write_expression
 from rowferry.adapters.duckdb.wire import Database, ProcessLock, Session, quote
-from rowferry.adapters.protocol import Block, TargetOptions, WriteRequest
+from rowferry.adapters.protocol import Block, Ledger, TargetOptions, WriteRequest
 from rowferry.adapters.queue import ChunkQueue
 from rowferry.errors import DataError, LedgerError, RowferryError, TargetError
 from rowferry.model import ChunkRow, Column, ColumnPlan, Endpoint, Refusal, Table, TableName
@@ -44,7 +44,7 @@ class DuckdbTarget:
         self._control = database.session()
         self._lock = ProcessLock(database.path)
         self._queue = ChunkQueue(self._load_chunks)
-        self.ledger = sql_ledger.SqlLedger(
+        self.ledger: Ledger = sql_ledger.SqlLedger(
             database.session(LedgerError) if database.read_only else self._control,
             _LEDGER,
             self._lock,
@@ -179,7 +179,7 @@ class DuckdbTarget:
             if delete is not None and delete.num_rows:
                 self._delete(table, key, delete)
             if insert:
-                load = Load(session, table.name, [c.target for c in columns], [c.column.type for c in columns])
+                load = Load(session, table.name, *_columns(columns))
                 inserted = load.insert(Block(batch) for batch in insert)
         return inserted
 
@@ -218,6 +218,10 @@ def key_columns(session: Session, name: TableName, *kinds: str) -> list[tuple[st
         (schema_of(name), name.name),
     )
     return [tuple(columns) for kind, columns in rows if kind in kinds]
+
+
+def _columns(plans: Sequence[ColumnPlan]) -> tuple[list[str], list[Type]]:
+    return [c.target for c in plans], [c.column.type for c in plans]
 
 
 class Load:
@@ -341,12 +345,7 @@ class DuckdbWriter:
 
     def write(self, request: WriteRequest, blocks: Iterable[Block]) -> int:
         try:
-            load = Load(
-                self._session,
-                request.name,
-                [c.target for c in request.columns],
-                [c.column.type for c in request.columns],
-            )
+            load = Load(self._session, request.name, *_columns(request.columns))
             if request.mode == "upsert":
                 return load.upsert(blocks, request.key)
             return load.insert(blocks)
