@@ -99,7 +99,7 @@ class Conversion:
         reason = next(text for mask, text in reasons if mask[row].as_py())
         shown = value_text(array, row, self.form) or "NULL"
         if self.form.kind in TEXTS:
-            shown = repr(shown)  # spaces at the end and control characters are often what does not fit
+            shown = f"'{shown}'"  # spaces at the end are often what does not fit
         hint = "give the column the policy null" + (
             " or clamp" if self.policy is None else "; clamp has no nearest value"
         )

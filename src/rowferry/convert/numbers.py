@@ -11,18 +11,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rowferry.convert.step import PASS, Step, always, bisecting, checked
+from rowferry.convert.step import EXACT, PASS, Step, always, bisecting, checked
 from rowferry.types import FLOATS, Type
 
-#: Wide enough for every number an engine can print (PostgreSQL: 131,072 digits before the point,
-#: 16,383 after), so that nothing is ever rounded here unless it is meant to be.
-EXACT = decimal.Context(
-    prec=200_000,
-    rounding=decimal.ROUND_HALF_EVEN,
-    Emax=999_999_999,
-    Emin=-999_999_999,
-    traps=[decimal.InvalidOperation],
-)
 #: Digits of decimals up to which Arrow prints without an exponent, whatever the value.
 PLAIN_SCALE_MAX = 6
 DECIMAL_DIGITS_MAX = 76

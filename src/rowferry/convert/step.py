@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import decimal
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,16 @@ import pyarrow.compute as pc
 #: is true the converted array holds the nearest value that fits, or NULL where there is none. The mask may
 #: hold NULLs, which count as false.
 Function = Callable[[pa.Array], tuple[pa.Array, pa.Array | None]]
+
+#: Wide enough for every number an engine can print (PostgreSQL: 131,072 digits before the point,
+#: 16,383 after), so that nothing is ever rounded here unless it is meant to be.
+EXACT = decimal.Context(
+    prec=200_000,
+    rounding=decimal.ROUND_HALF_EVEN,
+    Emax=999_999_999,
+    Emin=-999_999_999,
+    traps=[decimal.InvalidOperation],
+)
 
 #: Rows below which a batch that did not convert as a whole is taken apart in Python.
 LEAF_ROWS = 32
@@ -99,9 +110,18 @@ def bisecting(fast: Callable[[pa.Array], pa.Array], slow: Callable[[Any], tuple[
             nearest, fits = (None, True) if value is None else slow(value)
             values.append(nearest)
             unfit.append(not fits)
-        pieces.append((pa.array(values, to), pa.array(unfit, pa.bool_())))
+        pieces.append((_array(values, to), pa.array(unfit, pa.bool_())))
 
     return checked(run)
+
+
+def _array(values: list[Any], to: pa.DataType) -> pa.Array:
+    if not pa.types.is_decimal(to):
+        return pa.array(values, to)
+    # pyarrow counts the zeros after the point as digits, and so refuses 0.001 for decimal(2, 3).
+    make = pa.decimal128 if to.bit_width == 128 else pa.decimal256
+    unscaled = [None if v is None else v.scaleb(to.scale, EXACT) for v in values]
+    return pa.array(unscaled, make(to.precision, 0)).view(to)
 
 
 def falses(count: int) -> pa.Array:
