@@ -64,7 +64,7 @@ cdef enum Kind:
 cdef enum Code:
     OK, E_MEMORY, E_LENGTH, E_BOOL, E_NUMERIC, E_NOT_FINITE, E_SCALE, E_PRECISION, E_UTF8, E_JSONB
     E_DATE, E_TIME, E_TIMESTAMP, E_INTERVAL, E_BIT, E_ARRAY, E_DIMENSIONS, E_ELEMENT, E_SIZE
-    E_INTEGER, E_FLOAT, E_NUL, E_FRACTION, E_DIGITS, E_BIT_TEXT, E_OFFSETS
+    E_INTEGER, E_FLOAT, E_NUL, E_FRACTION, E_DIGITS, E_BIT_TEXT, E_OFFSETS, E_FIELD
 
 
 cdef inline int grow(void** data, int64_t* capacity, int64_t needed) noexcept nogil:
