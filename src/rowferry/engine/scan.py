@@ -5,13 +5,13 @@ from __future__ import annotations
 import collections
 import contextlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pyarrow as pa
 
 from rowferry import limits
 from rowferry.adapters.protocol import Reader, ReadRequest, Source
-from rowferry.errors import RowferryError, StoppedError
+from rowferry.errors import RowferryError, SourceError, StoppedError, TargetError
 from rowferry.model import Bound, Table, TablePlan
 from rowferry.stages.digest import Digester
 from rowferry.types import Type
@@ -54,7 +54,8 @@ class Side:
         self._workers = workers
         self._stop = stop
         self._readers: list[Reader] = []
-        self._bounds = source.split(table, self._where, limits.CHUNK_BYTES, 0)
+        with self._blamed():
+            self._bounds = source.split(table, self._where, limits.CHUNK_BYTES, 0)
 
     def __enter__(self) -> Side:
         return self
@@ -76,8 +77,9 @@ class Side:
         """
         errors: list[BaseException] = [] if others is None else others
         todo = collections.deque(self._bounds)
-        while len(self._readers) < min(len(consumers), len(self._bounds)):
-            self._readers.append(self._source.reader())
+        with self._blamed():
+            while len(self._readers) < min(len(consumers), len(self._bounds)):
+                self._readers.append(self._source.reader())
         own: list[BaseException] = []
 
         def run(reader: Reader, consumer: Consumer) -> None:
@@ -96,8 +98,20 @@ class Side:
         for thread in threads:
             thread.join()
         if own:
-            error = own[0]
-            raise error.at(table=str(self.table.name)) if isinstance(error, RowferryError) else error
+            with self._blamed():
+                raise own[0]
+
+    @contextlib.contextmanager
+    def _blamed(self) -> Iterator[None]:
+        """Errors name the table; what fails while the target is read is the target's failure."""
+        try:
+            yield
+        except RowferryError as error:
+            if self.name == "target" and isinstance(error, SourceError):
+                blamed = TargetError(error.message)
+                blamed.__dict__.update(error.__dict__)
+                raise blamed.at(table=str(self.table.name)) from error
+            raise error.at(table=str(self.table.name)) from None
 
     def _read(
         self, reader: Reader, consumer: Consumer, todo: collections.deque[Bound], errors: list[BaseException]
@@ -143,6 +157,7 @@ def scan_both(source: Side, target: Side, consumers_of: Callable[[Side], list[Co
         try:
             side.scan(consumers, errors)
         except BaseException as error:  # noqa: BLE001 - raised below, in the caller's thread
+            errors.append(error)
             failures.append(error)
 
     threads = [threading.Thread(target=run, args=(side, consumers_of(side))) for side in (source, target)]
