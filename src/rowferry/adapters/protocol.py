@@ -158,9 +158,6 @@ class Source(Protocol):
     def snapshot_note(self) -> str | None:
         """A sentence for the report where the guarantee needs one."""
 
-    def count_unfit(self, table: Table, column: str, check: str) -> int | None:
-        """How many rows fail a check of convert.CHECKS, for the message of a refusal; None: not known."""
-
     def close(self) -> None: ...
 
 

@@ -19,7 +19,7 @@ from typing import Any
 from rowferry import limits
 from rowferry.adapters import registry
 from rowferry.adapters.protocol import Source, Target
-from rowferry.engine import opening, outcome, planner, proof
+from rowferry.engine import opening, outcome, planner, proof, unfit
 from rowferry.engine.progress import EventHandler, JobFinished, JobStarted, Note, TableTotals, Waiting
 from rowferry.engine.report import Report
 from rowferry.engine.request import Request
@@ -27,6 +27,7 @@ from rowferry.engine.steps import BEFORE, StepRunner, baseline_of, reset_action,
 from rowferry.engine.worker import Shared, Worker, retry_wait_s
 from rowferry.errors import (
     ConfigError,
+    DataError,
     DifferenceError,
     LedgerError,
     RefusedError,
@@ -280,6 +281,10 @@ class Copy:
             self._retries[table] = self._retries.get(table, 0) + count
         for table, (first, last) in shared.spans.items():
             self._spans[table] = (self._spans.get(table, (first, last))[0], last)
+        if isinstance(shared.error, DataError):
+            unfit_rows = unfit.count_unfit(source, plan, shared.error, self._request.workers, self._stop)
+            if unfit_rows is not None:
+                shared.error.message += f"; {unfit_rows:,} rows of the column hold such a value"
         if shared.error is not None:
             raise shared.error
         if self._stop.is_set():
