@@ -8,6 +8,7 @@ first. Whether the tables are equal then is for a second comparison to say, not 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import threading
 
 import pyarrow as pa
@@ -19,8 +20,8 @@ from rowferry.convert import Conversion, conversion
 from rowferry.engine.narrow import DIGEST, digests_of
 from rowferry.engine.scan import Side, key_is_read
 from rowferry.engine.verify import TableDifference, verify_tables
-from rowferry.errors import DifferenceError, RefusedError, RowferryError
-from rowferry.model import TablePlan
+from rowferry.errors import DifferenceError, RefusedError, RowferryError, TargetError
+from rowferry.model import ColumnPlan, Table, TablePlan
 
 #: Bytes of rows, and keys to delete, that one transaction of a repair holds at most.
 REPAIR_BYTES = 8 * limits.MIB
@@ -73,7 +74,8 @@ class _Repair:
         self._plan = plan
         self._stop = stop
         self._keyed = key_is_read(plan)
-        self._conversions = [_conversion_of(plan, i) for i in range(len(plan.columns))]
+        self._table, self._columns = _as_written(target, plan)
+        self._conversions = [_conversion_of(plan, column) for column in self._columns]
         entries = difference.entries
         if not delete_extra:
             entries = entries.filter(pc.greater(entries["source"], 0))
@@ -94,6 +96,14 @@ class _Repair:
     def _refuse(self, entries: pa.Table, delete_extra: bool) -> None:
         name = str(self._plan.target.name)
         if self._keyed:
+            compared = {column.target for column in self._columns}
+            lost = [c.name for c in self._table.columns if c.name not in compared and not c.generated]
+            if lost and pc.any(pc.and_(pc.greater(entries["source"], 0), pc.greater(entries["target"], 0))).as_py():
+                raise RefusedError(
+                    f"table {name!r}: replacing changed rows would lose what stands in {', '.join(lost)},"
+                    " which were not compared",
+                    hint="compare all columns, or mend the changed rows by hand",
+                )
             if not delete_extra and pc.any(pc.greater(entries["target"], entries["source"])).as_py():
                 raise RefusedError(
                     f"table {name!r}: several rows of the target have one key, so that replacing them deletes rows",
@@ -145,12 +155,12 @@ class _Repair:
 
     def _converted(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         arrays = []
-        for way, column, array in zip(self._conversions, self._plan.columns, batch.columns, strict=True):
+        for way, column, array in zip(self._conversions, self._columns, batch.columns, strict=True):
             try:
                 arrays.append(way.apply(array)[0])
             except RowferryError as error:
                 raise error.at(table=str(self._plan.target.name), column=column.target) from None
-        return pa.RecordBatch.from_arrays(arrays, [c.target for c in self._plan.columns])
+        return pa.RecordBatch.from_arrays(arrays, [c.target for c in self._columns])
 
     def _flush(self) -> None:
         """Puts what is pending into the target: the rows of the same keys go, these come, in one transaction."""
@@ -163,7 +173,7 @@ class _Repair:
             delete = self._target_keys(fresh)
             self._replaced.append(fresh)
         inserts, self._pending, self._pending_keys, self._pending_bytes = self._pending, [], [], 0
-        self._touched += self._target.repair(self._plan.target, self._plan.columns, self._plan.key, delete, inserts)
+        self._touched += self._target.repair(self._table, self._columns, self._plan.key, delete, inserts)
 
     def _replaced_keys(self) -> pa.Array:
         return pa.concat_arrays([pa.array([], DIGEST), *self._replaced])
@@ -175,7 +185,7 @@ class _Repair:
         for start in range(0, 0 if delete is None else delete.num_rows, REPAIR_KEYS_MAX):
             assert delete is not None
             part = delete.slice(start, REPAIR_KEYS_MAX)
-            self._target.repair(self._plan.target, self._plan.columns, self._plan.key, part, [])
+            self._target.repair(self._table, self._columns, self._plan.key, part, [])
             self._touched += part.num_rows
 
     def _target_keys(self, digests: pa.Array) -> pa.RecordBatch | None:
@@ -202,7 +212,18 @@ class _Repair:
         if not found:
             return None
         table = pa.Table.from_batches(found).combine_chunks()
-        return table.to_batches()[0] if table.num_rows else None
+        if not table.num_rows:
+            return None
+        arrays = [self._as_key(name, table[name]) for name in self._plan.key]
+        return pa.RecordBatch.from_arrays(arrays, list(self._plan.key))
+
+    def _as_key(self, name: str, values: pa.ChunkedArray) -> pa.Array:
+        """Key values as they were read, in the type that the target takes."""
+        read = next(c for c in self._plan.columns if c.target == name).column.type
+        way = conversion(read, next(c for c in self._columns if c.target == name).column.type)
+        if isinstance(way, str):
+            raise RefusedError(way, table=str(self._plan.target.name), column=name)
+        return way.apply(_whole(values))[0]
 
 
 def _first(key: bytes, seen: set[bytes]) -> bool:
@@ -216,8 +237,25 @@ def _whole(column: pa.ChunkedArray) -> pa.Array:
     return pa.concat_arrays([pa.array([], column.type), *column.chunks])
 
 
-def _conversion_of(plan: TablePlan, index: int) -> Conversion:
-    column = plan.columns[index]
+def _as_written(target: Target, plan: TablePlan) -> tuple[Table, tuple[ColumnPlan, ...]]:
+    """The target table as its writer sees it, and the plan's columns with the types and checks of that.
+
+    A comparison may have been of another form than the one that is written (a column read as text).
+    """
+    table = target.describe(plan.target.name)
+    if table is None:
+        raise TargetError("the table is gone", table=str(plan.target.name))
+    columns = []
+    for column in plan.columns:
+        written = table.column(column.target)
+        if isinstance(conversion(column.form, written.type), str):
+            written = column.column
+        checks = column.checks or target.checks(written)
+        columns.append(dataclasses.replace(column, column=written, checks=checks))
+    return table, tuple(columns)
+
+
+def _conversion_of(plan: TablePlan, column: ColumnPlan) -> Conversion:
     way = conversion(column.form, column.column.type, column.checks, column.policy)
     if isinstance(way, str):
         raise RefusedError(way, table=str(plan.target.name), column=column.target)
