@@ -15,6 +15,19 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 #: What a source checkout has and a build needs; nothing that was built before.
 TAKEN = ("ext", "src", "LICENSE", "README.md", "CHANGELOG.md", "MANIFEST.in", "pyproject.toml", "setup.py")
 
+#: A copy by the installed package; its argument is where it must have been installed.
+SCRIPT = """
+import sqlite3, sys
+import rowferry
+assert rowferry.__file__.startswith(sys.argv[1]), rowferry.__file__
+with sqlite3.connect("a.db") as c:
+    c.execute("create table t (id integer primary key, v text)")
+    c.executemany("insert into t values (?, ?)", [(i, str(i)) for i in range(1000)])
+c.close()
+report = rowferry.copy("sqlite:///a.db", "duckdb:///b.db", verify=True)
+assert report.equal and report.rows_committed == 1000
+"""
+
 
 @pytest.mark.slow
 def test_wheel_builds_in_a_clean_environment_and_copies(tmp_path: pathlib.Path) -> None:
@@ -38,11 +51,5 @@ def test_wheel_builds_in_a_clean_environment_and_copies(tmp_path: pathlib.Path) 
 
     subprocess.run([*pip, "install", "--no-deps", "--target", str(site), str(wheel)], check=True, timeout=120)
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"PYTHONPATH": str(site)}
-    script = (
-        "import sqlite3, rowferry; assert rowferry.__file__.startswith(r'%s'), rowferry.__file__\n"
-        "c = sqlite3.connect('a.db'); c.execute('create table t (id integer primary key, v text)')\n"
-        "c.executemany('insert into t values (?, ?)', [(i, str(i)) for i in range(1000)]); c.commit(); c.close()\n"
-        "report = rowferry.copy('sqlite:///a.db', 'duckdb:///b.db', verify=True)\n"
-        "assert report.equal and report.rows_committed == 1000\n" % site
-    )
-    subprocess.run([sys.executable, "-c", script], check=True, cwd=tmp_path, env=environment, timeout=120)
+    command = [sys.executable, "-c", SCRIPT, str(site)]
+    subprocess.run(command, check=True, cwd=tmp_path, env=environment, timeout=120)
