@@ -1,0 +1,194 @@
+"""One PostgreSQL session: settings pinned, SQL in, Python values out, failures as rowferry's errors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from rowferry.adapters.postgres import failure
+from rowferry.adapters.postgres.wire import ConnectionLostError, Result, ServerError, Wire
+from rowferry.errors import OutcomeUnknownError, RowferryError, TargetError
+
+#: Settings that change what is read or written, or that could end a long copy, whatever the server,
+#: the database or the role say. The empty search_path leaves pg_catalog alone: every name that we
+#: write is qualified, and format_type() and casts to text qualify theirs.
+PINNED = {
+    "search_path": "",
+    "client_encoding": "UTF8",
+    "client_min_messages": "error",
+    "DateStyle": "ISO, YMD",
+    "IntervalStyle": "postgres",
+    "TimeZone": "UTC",
+    "lc_monetary": "C",
+    "extra_float_digits": "1",
+    "bytea_output": "hex",
+    "xmloption": "content",
+    "xmlbinary": "base64",
+    "standard_conforming_strings": "on",
+    "backslash_quote": "safe_encoding",
+    "escape_string_warning": "on",
+    "array_nulls": "on",
+    "transform_null_equals": "off",
+    "quote_all_identifiers": "off",
+    "row_security": "off",
+    "statement_timeout": "0",
+    "lock_timeout": "0",
+    "idle_in_transaction_session_timeout": "0",
+    "idle_session_timeout": "0",
+    "transaction_timeout": "0",
+    "default_transaction_isolation": "read committed",
+    "default_transaction_deferrable": "off",
+    "check_function_bodies": "off",
+    "jit": "off",
+}
+
+_INTEGER_OIDS = frozenset((20, 21, 23, 26, 28))
+_FLOAT_OIDS = frozenset((700, 701))
+_BOOL_OID = 16
+
+
+def to_text(value: Any) -> str | None:
+    """A parameter as the text that the server parses."""
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, bytes):
+        return "\\x" + value.hex()
+    if isinstance(value, (int, float)):
+        return repr(value)
+    raise TypeError(f"no parameter of type {type(value).__name__}")
+
+
+def numbered(sql: str) -> str:
+    """``?`` placeholders as ``$1`` …; those within quotes are left alone."""
+    if "?" not in sql:
+        return sql
+    out, number, quote = [], 0, ""
+    for c in sql:
+        if quote:
+            quote = "" if c == quote else quote
+        elif c in "'\"":
+            quote = c
+        elif c == "?":
+            number += 1
+            c = f"${number}"
+        out.append(c)
+    return "".join(out)
+
+
+def values(result: Result) -> list[tuple[Any, ...]]:
+    """Rows with integers, floats and booleans as Python's; everything else as text."""
+    makers: list[Callable[[str], Any] | None] = []
+    for oid in result.oids:
+        if oid in _INTEGER_OIDS:
+            makers.append(int)
+        elif oid in _FLOAT_OIDS:
+            makers.append(float)
+        elif oid == _BOOL_OID:
+            makers.append("t".__eq__)
+        else:
+            makers.append(None)
+    if not any(makers):
+        return list(result.rows)
+    return [
+        tuple(v if v is None or make is None else make(v) for v, make in zip(row, makers, strict=True))
+        for row in result.rows
+    ]
+
+
+class Session:
+    """One connection. ``role`` is the class of its errors: SourceError, TargetError or LedgerError.
+
+    Used by one thread at a time. Outside begin … commit every statement is its own transaction.
+    """
+
+    def __init__(self, wire: Wire, role: type[RowferryError]) -> None:
+        self.wire = wire
+        self.role = role
+        try:
+            self._pin()
+        except BaseException:
+            wire.close()
+            raise
+
+    def _pin(self) -> None:
+        pairs = ", ".join(f"('{name}', '{value}')" for name, value in PINNED.items())
+        self.query(
+            # Names of settings are compared without case, and a setting that this version lacks is left out.
+            f"SELECT pg_catalog.set_config(s.name, v.value, false) FROM (VALUES {pairs}) AS v(name, value) "
+            "JOIN pg_catalog.pg_settings AS s ON pg_catalog.lower(s.name) OPERATOR(pg_catalog.=) "
+            "pg_catalog.lower(v.name)"
+        )
+
+    @property
+    def version(self) -> int:
+        """The server's major version."""
+        digits = self.wire.parameters.get("server_version", "0").split(".")[0]
+        return int("".join(c for c in digits if c.isdigit())[:2] or 0)
+
+    @property
+    def in_transaction(self) -> bool:
+        return self.wire.status != "I"
+
+    def error(self, error: Exception) -> RowferryError:
+        """A failure of the wire, as this session's error."""
+        if isinstance(error, ServerError):
+            return failure.from_server(error, self.role)
+        if isinstance(error, ConnectionLostError):
+            return failure.from_loss(error, self.role)
+        raise error
+
+    def query(self, sql: str) -> list[tuple[Any, ...]]:
+        """Runs statements without parameters in one round trip; returns the rows of the last."""
+        try:
+            results = self.wire.simple(sql)
+        except (ServerError, ConnectionLostError) as error:
+            raise self.error(error) from None
+        return values(results[-1]) if results else []
+
+    def _run(self, sql: str, params: Sequence[Any]) -> Result:
+        try:
+            if not params:
+                results = self.wire.simple(sql)
+                return results[-1] if results else Result([], [])
+            return self.wire.extended(numbered(sql), [to_text(p) for p in params])
+        except (ServerError, ConnectionLostError) as error:
+            raise self.error(error) from None
+
+    def execute(self, sql: str, params: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Runs one statement with ``?`` placeholders and returns its rows."""
+        return values(self._run(sql, params))
+
+    def run(self, sql: str, params: Sequence[Any] = ()) -> int:
+        """Runs one statement and returns how many rows it touched."""
+        return self._run(sql, params).count
+
+    def begin(self) -> None:
+        self.query("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE")
+
+    def commit(self) -> None:
+        """Raises OutcomeUnknownError where the answer was lost."""
+        try:
+            results = self.wire.simple("COMMIT")
+        except ConnectionLostError as error:
+            raise OutcomeUnknownError(f"the answer to COMMIT was lost: {error}", code="08007", transient=True) from None
+        except ServerError as error:
+            if self.wire.closed:
+                raise OutcomeUnknownError(
+                    f"the server went away in COMMIT: {error}", code=error.fields.get("C"), transient=True
+                ) from None
+            raise self.error(error) from None
+        if not results or results[-1].tag != "COMMIT":
+            raise TargetError("COMMIT was answered with ROLLBACK: the transaction had failed before", transient=True)
+
+    def rollback(self) -> None:
+        """Undoes what is open; closes the connection where that fails. Never raises."""
+        try:
+            if not self.wire.closed and self.wire.status != "I":
+                self.wire.simple("ROLLBACK")
+        except (ServerError, ConnectionLostError):
+            self.wire.abandon()
+
+    def close(self) -> None:
+        self.wire.close()

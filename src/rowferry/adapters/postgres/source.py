@@ -1,0 +1,307 @@
+"""PostgreSQL as a source: one exported snapshot, COPY BINARY off the socket, Arrow out."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+
+from rowferry import limits
+from rowferry.adapters.postgres import types
+from rowferry.adapters.postgres.arrow import assemble
+from rowferry.adapters.postgres.catalog import Catalog, from_table
+from rowferry.adapters.postgres.chunks import Splitter, select_from
+from rowferry.adapters.postgres.connect import Parameters, connect, parameters
+from rowferry.adapters.postgres.quoting import ident, literal, qualified
+from rowferry.adapters.postgres.session import Session
+from rowferry.adapters.postgres.wire import ConnectionLostError, ServerError, error_fields
+from rowferry.adapters.protocol import Block, Reader, ReadRequest, SourceOptions
+from rowferry.errors import DataError, SourceError
+from rowferry.model import Bound, Column, Endpoint, Table, TableName
+from rowferry.types import Type
+
+#: pg_partition_tree, generated columns: nothing older is tried.
+VERSION_MIN = 12
+
+_BEGIN = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+
+#: Files of a table and its partitions. TRUNCATE gives new ones, and under a snapshot from before it
+#: the table then seems empty: no error, no rows.
+_FILES = """
+SELECT string_agg(c.oid || ':' || c.relfilenode, ',' ORDER BY c.oid)
+FROM (SELECT to_regclass({table})::oid AS oid UNION
+      SELECT relid FROM pg_partition_tree(to_regclass({table})) WHERE isleaf) t
+JOIN pg_class c ON c.oid = t.oid
+"""
+
+#: SQL of rows that fail a check of convert.CHECKS; what is not here cannot occur in PostgreSQL.
+_UNFIT = {
+    "finite_time": "NOT isfinite({c})",
+    "year_1_9999": "{c} < '0001-01-01' OR {c} >= '10000-01-01'",
+    "no_nan": "{c} = 'NaN'",
+    "finite_number": "{c}::text IN ('NaN', 'Infinity', '-Infinity')",
+    "no_negative_zero": "{c} = 0 AND {c}::text = '-0'",
+    "no_escaped_nul": "{c}::text LIKE '%\\u0000%'",
+    "below_24h": "{c} = '24:00:00'",
+}
+
+
+class PostgresSource:
+    """The protocol's Source. ``_session`` is for catalogue queries, each of which sees the present."""
+
+    def __init__(self, endpoint: Endpoint, options: SourceOptions, ledger_schema: str = "rowferry") -> None:
+        self.parameters: Parameters = parameters(endpoint)
+        self._options = options
+        self._lock = threading.Lock()
+        self._session = connect(self.parameters, SourceError)
+        require_version(self._session, SourceError)
+        self._catalog = Catalog(self._session, ledger_schema)
+        self._exporter: Session | None = None
+        self._snapshot: str | None = None
+        self._files: dict[TableName, str] = {}
+
+    def list_tables(self) -> list[TableName]:
+        with self._lock:
+            return self._catalog.names("rp")
+
+    def list_views(self) -> list[TableName]:
+        with self._lock:
+            return self._catalog.names("vmf")
+
+    def describe(self, name: TableName, *, census: bool = True) -> Table | None:
+        with self._lock:
+            try:
+                return self._catalog.describe(name, census=census)
+            except SourceError as error:
+                error.at(table=str(name))
+                raise
+
+    def state_token(self) -> str | None:
+        return None
+
+    def open_snapshot(self, readers: int) -> str:
+        self._exporter = connect(self.parameters, SourceError)
+        self._exporter.query(_BEGIN)
+        self._snapshot = str(self._exporter.query("SELECT pg_export_snapshot()")[0][0])
+        return "one"
+
+    def snapshot_id(self) -> str | None:
+        return self._snapshot
+
+    def snapshot_note(self) -> str | None:
+        return None
+
+    def split(self, table: Table, where: str | None, chunk_bytes: int, chunk_rows_min: int) -> list[Bound]:
+        with self._lock:
+            try:
+                return Splitter(self._session, self._catalog).split(table, where, chunk_bytes, chunk_rows_min)
+            except SourceError as error:
+                error.at(table=str(table.name))
+                raise
+
+    def reader(self) -> Reader:
+        if self._options.independent:
+            from rowferry.adapters.postgres.independent import IndependentReader
+
+            return IndependentReader(self)
+        return PostgresReader(self)
+
+    def count_unfit(self, table: Table, column: str, check: str) -> int | None:
+        sql = _UNFIT.get(check)
+        if sql is None:
+            return None
+        condition = sql.format(c=ident(column))
+        with self._lock:
+            found = self._session.query(f"SELECT count(*) FROM {from_table(table)} WHERE {condition}")
+            return int(found[0][0])
+
+    def close(self) -> None:
+        for session in (self._session, self._exporter):
+            if session is not None:
+                session.close()
+
+    # -- for readers
+
+    @property
+    def snapshot(self) -> str | None:
+        return self._snapshot
+
+    def begin_sql(self) -> str:
+        """Statements that begin a reader's transaction, in the snapshot if there is one."""
+        if self._snapshot is None:
+            return _BEGIN
+        return f"{_BEGIN}; SET TRANSACTION SNAPSHOT {literal(self._snapshot)}"
+
+    def fingerprint(self, name: TableName) -> str:
+        """The table's fingerprint at this moment, seen past every snapshot."""
+        with self._lock:
+            self._revive()
+            return self._catalog.fingerprint(name)
+
+    def check_unchanged(self, table: Table) -> None:
+        """Raises SourceError where the table was altered, or emptied, since the snapshot."""
+        with self._lock:
+            self._revive()
+            now = self._catalog.fingerprint(table.name)
+            if table.fingerprint and now != table.fingerprint:
+                raise SourceError("the table was altered or dropped while it was read", table=str(table.name))
+            if self._exporter is None:
+                return
+            sql = _FILES.format(table=literal(qualified(table.name)))
+            if table.name not in self._files:
+                self._files[table.name] = str(self._exporter.query(sql)[0][0])
+            if str(self._session.query(sql)[0][0]) != self._files[table.name]:
+                raise SourceError(
+                    "the table was truncated or rewritten (TRUNCATE, VACUUM FULL, CLUSTER) while it was read",
+                    table=str(table.name),
+                    hint="run the same command again",
+                )
+
+    def _revive(self) -> None:
+        """A new catalogue session where the old one was cut off."""
+        if self._session.wire.closed or self._session.wire.readable():
+            self._session.close()
+            self._session = connect(self.parameters, SourceError)
+            self._catalog = Catalog(self._session)
+
+
+def require_version(session: Session, role: type[SourceError] | Any) -> None:
+    if session.version < VERSION_MIN:
+        session.close()
+        raise role(
+            f"the server is PostgreSQL {session.wire.parameters.get('server_version')}; rowferry needs {VERSION_MIN}"
+        )
+
+
+def column_expression(column: Column, form: Type) -> str:
+    """What COPY selects for a form: the column itself, or its text."""
+    return f"{ident(column.name)}::text" if form.kind in types.STAGED_KINDS else ident(column.name)
+
+
+class PostgresReader:
+    """The protocol's Reader. Each chunk is one transaction that imports the snapshot, so that no
+    lock is held on a table between its chunks."""
+
+    def __init__(self, source: PostgresSource) -> None:
+        self._source = source
+        self._session: Session | None = connect(source.parameters, SourceError)
+
+    def fingerprint(self, name: TableName) -> str:
+        return self._source.fingerprint(name)
+
+    def close(self) -> None:
+        if self._session is not None:
+            self._session.close()
+            self._session = None
+
+    def _open(self) -> Session:
+        if self._session is None or self._session.wire.closed:
+            self._session = connect(self._source.parameters, SourceError)
+        return self._session
+
+    def read(self, request: ReadRequest) -> Iterator[Block]:
+        from rowferry._native.pg_copy import DecodeError, Decoder, FrameError
+
+        table = request.table
+        columns = [(table.column(name), form) for name, form in request.columns]
+        codecs = [types.codec(form, types.base_native(column.forms)) for column, form in columns]
+        schema = pa.schema([pa.field(column.name, form.arrow) for column, form in columns])
+        selected = ", ".join(column_expression(column, form) for column, form in columns)
+        copied = (
+            f"COPY (SELECT {selected} {select_from(table, request.bound, request.where)}) TO STDOUT (FORMAT binary)"
+        )
+        session = self._open()
+        wire = session.wire
+        complete = False
+        try:
+            wire.copy_out(f"{self._source.begin_sql()}; {copied}; COMMIT")
+            stream = Stream(wire, Decoder(codecs))
+            for taken in stream.batches(request.batch_bytes, request.raw):
+                yield Block(assemble(schema, taken), taken[2])
+            self._source.check_unchanged(table)
+            complete = True
+        except ServerError as error:
+            complete = not wire.closed  # the stream has read to ReadyForQuery
+            raise self._error(session, error, table) from None
+        except ConnectionLostError as error:
+            raise session.error(error).at(table=str(table.name)) from None
+        except DecodeError as error:
+            name = columns[error.column][0].name
+            raise DataError(
+                f"{columns[error.column][0].native}: {error.reason}",
+                table=str(table.name),
+                column=name,
+                value=f"bytes {error.value_hex}",
+                hint=f"carry the column as text: --policy {table.name}.{name}=text",
+            ) from None
+        except FrameError as error:
+            raise SourceError(f"the server's COPY stream is broken: {error}", table=str(table.name)) from None
+        finally:
+            # A stream that was left half-way would give its rest to the next statement.
+            if not complete:
+                wire.abandon()
+            elif session.in_transaction:
+                session.rollback()
+
+    def _error(self, session: Session, error: ServerError, table: Table) -> Exception:
+        found = session.error(error).at(table=str(table.name))
+        if self._source.snapshot is not None and "snapshot" in found.message and found.code in ("22023", "42704"):
+            return SourceError(
+                "the source's snapshot is gone: the session that held it was ended",
+                table=str(table.name),
+                code=found.code,
+                hint="run the same command again; it goes on under a new snapshot",
+            )
+        return found
+
+
+class Stream:
+    """The messages of one COPY … TO STDOUT, from its CopyOutResponse to ReadyForQuery."""
+
+    def __init__(self, wire: Any, decoder: Any) -> None:
+        self._wire = wire
+        self._decoder = decoder
+        self._done = False
+        self._ready = False
+        self._error: ServerError | None = None
+
+    def _receive(self) -> None:
+        view = self._decoder.buffer_view(limits.SOCKET_READ_BYTES)
+        count = self._wire.receive_into(view)
+        view.release()
+        self._decoder.received(count)
+        while (message := self._decoder.message()) is not None:
+            kind, payload = message
+            if kind == b"c":
+                self._done = True
+            elif kind == b"E":
+                self._error = self._error or ServerError(error_fields(payload))
+                if self._error.fields.get("V", self._error.fields.get("S")) in ("FATAL", "PANIC"):
+                    self._wire.abandon()
+                    raise self._error
+            elif kind == b"Z":
+                self._ready = True
+                self._wire.status = payload.decode()
+
+    def batches(self, batch_bytes: int, raw: bool) -> Iterator[tuple[int, Any, Any]]:
+        """What ``Decoder.take`` gives, up to the end. Raises ServerError once the server is ready again."""
+        decoder = self._decoder
+        while not (self._done or self._error):
+            while decoder.buffered < batch_bytes and not (self._done or self._error or self._ready):
+                self._receive()
+            taken = decoder.take(limits.BATCH_ROWS_MAX, batch_bytes, raw)
+            if taken is not None:
+                yield taken
+            elif not (self._done or self._error):
+                # One row is larger than a batch: its end is still to come.
+                self._receive()
+        if self._error is None:
+            while (taken := decoder.take(limits.BATCH_ROWS_MAX, batch_bytes, raw)) is not None:
+                yield taken
+            decoder.finish()
+        while not self._ready:
+            self._receive()
+        if self._error is not None:
+            raise self._error

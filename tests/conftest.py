@@ -1,0 +1,44 @@
+"""Fixtures that every test may use: a real PostgreSQL server, and fresh databases on it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+
+import pytest
+
+import servers
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[servers.Postgres]:
+    """One server for the whole run. Where there is none to be had, tests are skipped, but in CI they fail."""
+    url = os.environ.get("ROWFERRY_TEST_POSTGRES_URL")
+    if url:
+        yield servers.given(url)
+        return
+    if servers.find_programs() is None:
+        reason = "no PostgreSQL server programs; tools/prepare.sh postgres installs them"
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    server = servers.start()
+    try:
+        yield server
+    finally:
+        server.discard()
+
+
+@pytest.fixture
+def postgres_database(postgres_server: servers.Postgres) -> Iterator[Callable[[], str]]:
+    """Makes new, empty databases and gives their URLs; they are dropped after the test."""
+    made: list[str] = []
+
+    def make() -> str:
+        url = postgres_server.database()
+        made.append(url.rpartition("/")[2])
+        return url
+
+    yield make
+    for name in made:
+        postgres_server.drop(name)
