@@ -7,7 +7,7 @@ import shutil
 import unicodedata
 from collections.abc import Iterable, Sequence
 
-from rowferry.engine.progress import count, printable, rate
+from rowferry.engine.progress import count, plural, printable, rate
 from rowferry.engine.report import JobSummary, PlannedTable, PlanReport, Report, RowDifference, TableReport
 
 #: Characters of one value that are shown of a differing row; the report holds all of it.
@@ -43,7 +43,7 @@ def copy_lines(report: Report) -> list[str]:
 
 def copy_summary(report: Report) -> str:
     """One line: ``5 tables, 367,687 rows in 1.3 s, 282,836 rows/s; digests equal; snapshot: one``."""
-    tables = f"{len(report.tables)} table{'' if len(report.tables) == 1 else 's'}"
+    tables = plural(len(report.tables), "table")
     rows = report.rows_committed
     speed = f", {rate(rows, report.seconds)} rows/s" if report.seconds > 0 else ""
     verdict = {None: "not verified", True: "digests equal", False: "DIGESTS DIFFER"}[report.equal]
@@ -59,7 +59,7 @@ def verify_lines(report: Report) -> list[str]:
             count(t.digest_read.rows if t.digest_read else t.rows_read),
             count(t.digest_target.rows) if t.digest_target else "-",
             _verdict(t),
-            f"repaired {count(t.repaired)} rows" if t.repaired else "",
+            f"repaired {plural(t.repaired, 'row')}" if t.repaired else "",
         )
         for t in report.tables
     ]
@@ -70,7 +70,7 @@ def verify_lines(report: Report) -> list[str]:
     verdict = {None: "nothing was compared", True: "equal", False: "DIFFERENT"}[report.equal]
     snapshot = f"; snapshot: {report.snapshot}" if report.snapshot else ""
     lines += _notes(report.notes, report.snapshot_note)
-    return [*lines, f"{len(rows)} table{'' if len(rows) == 1 else 's'} in {report.seconds:.1f} s: {verdict}{snapshot}"]
+    return [*lines, f"{plural(len(rows), 'table')} in {report.seconds:.1f} s: {verdict}{snapshot}"]
 
 
 def difference_lines(report: Report) -> list[str]:
@@ -130,7 +130,7 @@ def plan_lines(plan: PlanReport) -> list[str]:
     chunks = sum(t.chunks for t in plan.tables)
     verdict = "copy would refuse" if plan.refused else "nothing stands in the way"
     lines.append(
-        f"{len(plan.tables)} tables, about {count(rows)} rows, {size / 1e6:,.1f} MB, {count(chunks)} chunks{how_long}; "
+        f"{plural(len(plan.tables), 'table')}, about {count(rows)} rows, {size / 1e6:,.1f} MB, {plural(chunks, 'chunk')}{how_long}; "
         f"{verdict}"
     )
     return lines
@@ -140,7 +140,7 @@ def _plan_table(t: PlannedTable) -> list[str]:
     name = printable(t.source) if t.source == t.target else f"{printable(t.source)} → {printable(t.target)}"
     key = f", key {', '.join(map(printable, t.key))}" if t.key else ", no key"
     there = ", the target table stands already" if t.exists else ""
-    lines = [f"{name}: about {count(t.rows)} rows, {t.bytes / 1e6:,.1f} MB, {count(t.chunks)} chunks{key}{there}"]
+    lines = [f"{name}: about {count(t.rows)} rows, {t.bytes / 1e6:,.1f} MB, {plural(t.chunks, 'chunk')}{key}{there}"]
     columns = [
         (
             "",
@@ -203,7 +203,7 @@ def _remarks(t: TableReport) -> str:
     if t.chunks_taken_over:
         said.append(f"{count(t.chunks_taken_over)} of {count(t.chunks)} chunks taken over")
     if t.retries:
-        said.append(f"{count(t.retries)} retries")
+        said.append(plural(t.retries, "retry"))
     if t.touched:
         said.append("touched by policy: " + ", ".join(f"{printable(c)} {count(n)}" for c, n in t.touched.items()))
     if t.rows_quarantined:

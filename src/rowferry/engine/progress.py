@@ -187,6 +187,12 @@ def count(value: float) -> str:
     return f"{value:,.0f}"
 
 
+def plural(value: int, noun: str) -> str:
+    """``1 chunk``, ``2 chunks``."""
+    several = noun[:-1] + "ies" if noun.endswith("y") else noun + "s"
+    return f"{count(value)} {noun if value == 1 else several}"
+
+
 def rate(rows: int, seconds: float) -> str:
     """Rows per second for human eyes; '' where the time is too short to say."""
     return f"{rows / seconds:,.0f}" if seconds > 0 else ""
@@ -200,7 +206,8 @@ def _chunks_words(tables: tuple[TableTotals, ...]) -> str:
     chunks = sum(t.chunks for t in tables)
     over = sum(t.chunks_taken_over for t in tables)
     taken = f", {count(over)} of them done already" if over else ""
-    return f"{len(tables)} table{'' if len(tables) == 1 else 's'}, {count(chunks)} chunks{taken}"
+    cut = f", {plural(chunks, 'chunk')}{taken}" if chunks else ""
+    return plural(len(tables), "table") + cut
 
 
 class QuietSink:
@@ -321,7 +328,7 @@ class PlainSink:
         again = " goes on" if event.resumed else ""
         self._out.line(
             f"{event.command}{job}{again}: {event.source} to {event.target}, {_chunks_words(event.tables)}, "
-            f"{event.workers} workers{_snapshot_words(event.snapshot)}"
+            f"{plural(event.workers, 'worker')}{_snapshot_words(event.snapshot)}"
         )
 
     def _advance(self, table: str, rows: int, size: int) -> None:
@@ -513,7 +520,7 @@ class LiveSink:
         tally = self._tally(table)
         moved = tally.rows - tally.totals.rows_taken_over
         seconds = time.monotonic() - tally.begun if tally.begun is not None else 0.0
-        retries = f"{tally.retries} retries" if tally.retries else ""
+        retries = plural(tally.retries, "retry") if tally.retries else ""
         self._progress.update(
             self._task(table),
             total=tally.totals.chunks or None,
