@@ -129,10 +129,8 @@ def plan_lines(plan: PlanReport) -> list[str]:
     how_long = f", about {plan.seconds:,.0f} s" if plan.seconds is not None else ""
     chunks = sum(t.chunks for t in plan.tables)
     verdict = "copy would refuse" if plan.refused else "nothing stands in the way"
-    lines.append(
-        f"{plural(len(plan.tables), 'table')}, about {count(rows)} rows, {size / 1e6:,.1f} MB, {plural(chunks, 'chunk')}{how_long}; "
-        f"{verdict}"
-    )
+    size_words = f"about {count(rows)} rows, {size / 1e6:,.1f} MB, {plural(chunks, 'chunk')}{how_long}"
+    lines.append(f"{plural(len(plan.tables), 'table')}, {size_words}; {verdict}")
     return lines
 
 
