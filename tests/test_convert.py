@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from rowferry.convert import CHECKS, canonical_array, conversion, value_text
 from rowferry.errors import DataError
+from rowferry.stages.digest import Digester, compare
 from rowferry.types import (
     DATE_INFINITY,
     DATE_MINUS_INFINITY,
@@ -329,6 +330,7 @@ def check_against_model(form: Type, to: Type, values: list, cut: int) -> None:
     assert touched == len(unfit)
     check_result(nulled, to, expected)
     check_clamped(form, to, array, expected, unfit)
+    check_digests(form, to, array, nulled, unfit)
 
 
 def check_result(result: pa.Array, to: Type, expected: list) -> None:
@@ -354,6 +356,16 @@ def check_clamped(form: Type, to: Type, array: pa.Array, expected: list, unfit: 
             assert value is not None
         else:
             assert same(value, want)
+
+
+def check_digests(form: Type, to: Type, array: pa.Array, converted: pa.Array, unfit: list[int]) -> None:
+    """What was converted exactly is equal to verify too."""
+    way = compare(form, to, source_engine="postgres", target_engine="duckdb")
+    assert way is not None
+    fitting = pa.array([i not in unfit for i in range(len(array))], pa.bool_())
+    batches = [pa.RecordBatch.from_arrays([a.filter(fitting)], ["v"]) for a in (array, converted)]
+    rows = [Digester([way], side).rows(b)[1] for side, b in zip(("source", "target"), batches, strict=True)]
+    assert rows[0] == rows[1]
 
 
 def test_clamp_numbers_the_nearest_value() -> None:
