@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -75,6 +75,19 @@ class Balance:
         summed = table.group_by("key").aggregate([("source", "sum"), ("target", "sum")])
         summed = summed.select(["key", "source_sum", "target_sum"]).rename_columns(ENTRIES.names)
         return summed.sort_by("key").cast(ENTRIES)
+
+
+def bucket_sums(digesters: Iterable[Digester]) -> list[Digest]:
+    """The bucket digests of one side, added up over its threads."""
+    first, *more = [digester.buckets() for digester in digesters]
+    for part in more:
+        first = [a + b if b.rows else a for a, b in zip(first, part, strict=True)]
+    return first
+
+
+def total_of(buckets: Sequence[Digest]) -> Digest:
+    """The digest of all rows of all buckets."""
+    return Digest(sum(b.rows for b in buckets), sum(b.sum for b in buckets) % (1 << 128))
 
 
 def differing(source: Sequence[Digest], target: Sequence[Digest]) -> list[int]:

@@ -20,11 +20,11 @@ import pyarrow.compute as pc
 from rowferry import limits
 from rowferry.adapters.protocol import Source
 from rowferry.engine.naming import Names, choose
-from rowferry.engine.narrow import ENTRIES, Balance, differing, digests_of, flags_of, groups_of
+from rowferry.engine.narrow import ENTRIES, Balance, bucket_sums, differing, digests_of, flags_of, groups_of, total_of
 from rowferry.engine.report import RowDifference
 from rowferry.engine.scan import Consumer, Side, scan_both
 from rowferry.model import Digest, TablePlan
-from rowferry.stages.digest import Digester, merge_buckets
+from rowferry.stages.digest import Digester
 
 __all__ = ["RowDifference", "TableDifference", "verify_tables"]
 
@@ -110,7 +110,7 @@ class _Comparison:
 
     def run(self) -> TableDifference:
         buckets = self._bucket_sums()
-        totals = [sum(side, Digest()) for side in buckets]
+        totals = [total_of(side) for side in buckets]
         found = TableDifference(self._plan.index, totals[0], totals[1])
         if totals[0] == totals[1] and buckets[0] == buckets[1]:
             return found
@@ -124,7 +124,7 @@ class _Comparison:
             return [self._bucketing(side.name, digester) for digester in digesters[side.name]]
 
         scan_both(*self._sides, consumers_of)
-        return [merge_buckets(d.buckets() for d in digesters[side.name]) for side in self._sides]
+        return [bucket_sums(digesters[side.name]) for side in self._sides]
 
     def _bucketing(self, side: str, digester: Digester) -> Consumer:
         def add(batch: pa.RecordBatch) -> None:
@@ -213,7 +213,7 @@ class _Round:
     def moved(self, buckets: list[list[Digest]]) -> bool:
         """Whether the rows of these buckets are no longer those of the first pass."""
         for side, before in zip(self._sides, buckets, strict=True):
-            now = merge_buckets(d.buckets() for d in self._digesters[side.name])
+            now = bucket_sums(self._digesters[side.name])
             if any(now[i] != before[i] for i in self._group):
                 return True
         return False
