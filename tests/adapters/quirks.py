@@ -181,7 +181,7 @@ class Parquet(Quirks):
         return pathlib.Path(url.removeprefix(f"{self.scheme}:///"))
 
     def _write(self, table: pa.Table, path: pathlib.Path) -> None:
-        pa.parquet.write_table(table, path, row_group_size=10_000)
+        pa.parquet.write_table(table, path, row_group_size=1_000)
 
     def _read(self, path: pathlib.Path) -> pa.Table:
         return pa.parquet.ParquetFile(path).read()
@@ -215,17 +215,20 @@ class ArrowFiles(Parquet):
 
     def _write(self, table: pa.Table, path: pathlib.Path) -> None:
         with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
-            writer.write_table(table, max_chunksize=10_000)
+            writer.write_table(table, max_chunksize=1_000)
 
     def _read(self, path: pathlib.Path) -> pa.Table:
         with pa.OSFile(str(path), "rb") as file:
             return pa.ipc.open_file(file).read_all()
 
 
+@dataclasses.dataclass
 class Postgres(Quirks):
     """``make_database`` gives the URL of a new, empty database on a real server."""
 
-    engine, scheme, shares = "postgres", "postgresql", True
+    engine: ClassVar[str] = "postgres"
+    scheme: ClassVar[str] = "postgresql"
+    shares: ClassVar[bool] = True
     make_database: Any = None
 
     def url(self) -> str:
