@@ -21,7 +21,7 @@ from rowferry.convert.numbers import number_step
 from rowferry.convert.step import PASS, Step, chain, checked, either
 from rowferry.convert.texts import INTEGER_PATTERN, NUMERIC_PATTERN, binary_step, matching, text_step
 from rowferry.convert.times import time_step
-from rowferry.convert.value_text import value_text
+from rowferry.convert.value_text import value_text, visible
 from rowferry.errors import DataError
 from rowferry.types import FLOATS, INTEGERS, TEXTS, Type, from_arrow
 
@@ -97,7 +97,7 @@ class Conversion:
     def _error(self, array: pa.Array, rows: pa.Array, reasons: list[tuple[pa.Array, str]]) -> DataError:
         row = pc.index(rows, True).as_py()
         reason = next(text for mask, text in reasons if mask[row].as_py())
-        shown = value_text(array, row, self.form) or "NULL"
+        shown = visible(value_text(array, row, self.form) or "")
         if self.form.kind in TEXTS:
             shown = f"'{shown}'"  # spaces at the end are often what does not fit
         hint = "give the column the policy null" + (

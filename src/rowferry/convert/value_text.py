@@ -23,14 +23,13 @@ def value_text(array: pa.Array, index: int, type_: Type) -> str | None:
     """The value in row ``index`` of an array in ``type_.arrow``; None for NULL. Long ones are cut, saying so."""
     text = _text(array, index, type_)
     if text is None or len(text) <= SHOWN_CHARACTERS:
-        return _visible(text)
-    shown = _visible(text[:SHOWN_CHARACTERS])
-    return f"{shown}… ({len(text)} characters)"
+        return text
+    return f"{text[:SHOWN_CHARACTERS]}… ({len(text)} characters)"
 
 
-def _visible(text: str | None) -> str | None:
-    """The text with its control characters (a terminal would act on them) written as escapes."""
-    if text is None or text.isprintable():
+def visible(text: str) -> str:
+    """The text with its control characters, on which a terminal would act, written as escapes."""
+    if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
