@@ -1,0 +1,173 @@
+"""Canonical types and what stands in a file: nearly the same, since a file keeps Arrow types.
+
+Parquet has no interval of months, days and nanoseconds: it is kept as ISO 8601 text. A uuid has a
+logical type of its own. All else that Arrow's types do not tell is in the field's metadata.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from rowferry.convert import canonical_array
+from rowferry.errors import DataError
+from rowferry.model import Refusal
+from rowferry.types import Field, Type, from_arrow, type_of_field
+
+PARQUET, ARROW = "parquet", "arrow"
+_DIGITS_MAX = 76
+_ISO = re.compile(r"P(?:(-?\d+)M)?(?:(-?\d+)D)?(?:T(-?)(\d+)(?:\.(\d{1,9}))?S)?")
+_NANOSECONDS = 1_000_000_000
+
+
+def plan_type(t: Type, file_format: str) -> Type | Refusal:
+    """The canonical type in which a column of form ``t`` is written."""
+    if t.kind == "wire":
+        return Refusal(None, f"files do not know the bytes of {t.native}", policies=("skip",))
+    if t.kind == "decimal":
+        assert t.precision is not None and t.scale is not None
+        scale = max(t.scale, 0)
+        precision = max(t.precision - min(t.scale, 0), scale, 1)
+        if precision > _DIGITS_MAX:
+            return Refusal(None, f"a decimal has {_DIGITS_MAX} digits at the most, not {precision}", policies=("text",))
+        return Type("decimal", precision=precision, scale=scale)
+    if t.kind == "list":
+        assert t.element is not None
+        inner = plan_type(t.element, file_format)
+        return inner if isinstance(inner, Refusal) else Type("list", element=inner)
+    if t.kind in ("struct", "map"):
+        fields: list[Field] = []
+        for field in t.fields:
+            part = plan_type(field.type, file_format)
+            if isinstance(part, Refusal):
+                return part
+            fields.append(Field(field.name, part))
+        if not fields and file_format == PARQUET:
+            return Refusal(None, "Parquet has no struct without fields", policies=("skip",))
+        return Type(t.kind, fields=tuple(fields))
+    return t
+
+
+def stored_type(t: Type, file_format: str) -> pa.DataType:
+    """The Arrow type in which a file keeps a canonical type."""
+    if t.kind == "uuid":
+        return pa.uuid()
+    if t.kind == "interval" and file_format == PARQUET:
+        return pa.utf8()
+    if t.kind == "list":
+        assert t.element is not None
+        return pa.list_(pa.field("item", stored_type(t.element, file_format)))
+    if t.kind == "struct":
+        return pa.struct([pa.field(f.name, stored_type(f.type, file_format)) for f in t.fields])
+    if t.kind == "map":
+        return pa.map_(*(stored_type(f.type, file_format) for f in t.fields))
+    return t.arrow
+
+
+def type_in_file(field: pa.Field) -> Type | None:
+    """The canonical type of a file's field: its tag where that fits what is stored, else by the Arrow type."""
+    plain = from_arrow(field.type)
+    tagged = type_of_field(field)
+    if tagged is None or plain is None:
+        return plain
+    return tagged if _fits(tagged, plain) else plain
+
+
+def _fits(tagged: Type, plain: Type) -> bool:
+    """Whether a column that Arrow calls ``plain`` can hold ``tagged`` as we would have stored it."""
+    if tagged.kind == "interval":
+        return plain.kind in ("interval", "text")
+    if tagged.kind in ("timestamp", "timestamptz", "time", "duration"):
+        return plain.kind == tagged.kind
+    if tagged.kind == "list" and plain.kind == "list":
+        assert tagged.element is not None and plain.element is not None
+        return _fits(tagged.element, plain.element)
+    if tagged.kind == plain.kind and tagged.kind in ("struct", "map"):
+        return len(tagged.fields) == len(plain.fields) and all(
+            a.name == b.name and _fits(a.type, b.type) if tagged.kind == "struct" else _fits(a.type, b.type)
+            for a, b in zip(tagged.fields, plain.fields, strict=True)
+        )
+    return bool(tagged.arrow.equals(plain.arrow))
+
+
+def encode(array: pa.Array, t: Type, file_format: str) -> pa.Array:
+    """A canonical array in ``stored_type``; n rows."""
+    to = stored_type(t, file_format)
+    if array.type.equals(to):
+        return array
+    if t.kind == "uuid":
+        return pa.ExtensionArray.from_storage(pa.uuid(), array)
+    if t.kind == "interval":
+        return pa.array([None if v is None else _iso(*v) for v in array.to_pylist()], pa.utf8())
+    return _rebuild(array, t, lambda a, inner: encode(a, inner, file_format))
+
+
+def decode(array: pa.Array, t: Type) -> pa.Array:
+    """A stored array of any Arrow layout in ``t.arrow``; n rows. Raises DataError."""
+    if _has_text_interval(array.type, t):
+        if t.kind == "interval":
+            return _intervals(canonical_array(array, Type("text")))
+        plain = from_arrow(array.type)
+        assert plain is not None
+        return _rebuild(canonical_array(array, plain), t, decode)
+    return canonical_array(array, t)
+
+
+def _has_text_interval(stored: pa.DataType, t: Type) -> bool:
+    plain = from_arrow(stored)
+    return plain is not None and _text_interval(plain, t)
+
+
+def _text_interval(plain: Type, t: Type) -> bool:
+    if t.kind == "interval":
+        return plain.kind == "text"
+    if t.element is not None and plain.element is not None:
+        return _text_interval(plain.element, t.element)
+    return any(_text_interval(a.type, b.type) for a, b in zip(plain.fields, t.fields, strict=False))
+
+
+def _iso(months: int, days: int, nanoseconds: int) -> str:
+    """``P14M3DT-1.5S``: the three parts as they are, none carried into another."""
+    seconds, rest = divmod(abs(nanoseconds), _NANOSECONDS)
+    fraction = f".{rest:09}".rstrip("0") if rest else ""
+    return f"P{months}M{days}DT{'-' if nanoseconds < 0 else ''}{seconds}{fraction}S"
+
+
+def _intervals(texts: pa.Array) -> pa.Array:
+    return pa.array([None if v is None else _parse_iso(v) for v in texts.to_pylist()], pa.month_day_nano_interval())
+
+
+def _parse_iso(text: str) -> pa.MonthDayNano:
+    match = _ISO.fullmatch(text)
+    if match is None:
+        raise DataError("not an interval of months, days and seconds", value=text[:100])
+    months, days, sign, seconds, fraction = match.groups()
+    nanoseconds = int(seconds or 0) * _NANOSECONDS + int((fraction or "").ljust(9, "0") or 0)
+    try:
+        return pa.MonthDayNano([int(months or 0), int(days or 0), -nanoseconds if sign else nanoseconds])
+    except OverflowError:
+        raise DataError("an interval beyond 32 bits of months and days, 64 of nanoseconds", value=text[:100]) from None
+
+
+def _rebuild(array: pa.Array, t: Type, change: Callable[[pa.Array, Type], pa.Array]) -> pa.Array:
+    """A nested array with its leaves changed; offsets and NULLs stay."""
+    mask = pc.is_null(array) if array.null_count else None
+    if t.kind == "struct":
+        parts = [change(array.field(i), f.type) for i, f in enumerate(t.fields)]
+        fields = [pa.field(f.name, p.type) for f, p in zip(t.fields, parts, strict=True)]
+        return pa.StructArray.from_arrays(parts, fields=fields, mask=mask)
+    first, last = array.offsets[0].as_py(), array.offsets[-1].as_py()
+    offsets = pc.subtract(array.offsets, pa.scalar(first, pa.int32())) if first else array.offsets
+    if t.kind == "list":
+        assert t.element is not None
+        values = change(array.values.slice(first, last - first), t.element)
+        return pa.ListArray.from_arrays(offsets, values, mask=mask, type=pa.list_(pa.field("item", values.type)))
+    keys = change(array.keys.slice(first, last - first), t.fields[0].type)
+    items = change(array.items.slice(first, last - first), t.fields[1].type)
+    if mask is not None:  # from_arrays of maps takes no mask: a NULL offset says it
+        nothing = pa.concat_arrays([mask, pa.array([False])])
+        offsets = pc.if_else(nothing, pa.scalar(None, pa.int32()), offsets)
+    return pa.MapArray.from_arrays(offsets, keys, items)
