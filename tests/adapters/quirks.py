@@ -55,6 +55,10 @@ class Quirks:
         """Makes a table and fills it."""
         raise NotImplementedError
 
+    def load_target(self, url: str, name: str, table: pa.Table, key: Sequence[str] = ()) -> None:
+        """The same, for a table that rows are to be added to."""
+        self.load(url, name, table, key)
+
     def rows(self, url: str, name: str) -> list[tuple[Any, ...]]:
         """All rows as plain Python values, in the order of their first column."""
         raise NotImplementedError
@@ -167,6 +171,11 @@ class Duckdb(Quirks):
                 c.execute(statement)
 
 
+def encoded(name: str) -> str:
+    """A table's name as that of a file or folder; a plain dot parts schema and table."""
+    return quote(name, safe="").replace(".", "%2E")
+
+
 class Parquet(Quirks):
     """A folder with a file, or a folder of files, for each table."""
 
@@ -187,11 +196,18 @@ class Parquet(Quirks):
         return pa.parquet.ParquetFile(path).read()
 
     def load(self, url: str, name: str, table: pa.Table, key: Sequence[str] = ()) -> None:
-        self._write(table, self.folder(url) / f"{quote(name, safe='')}.{self.scheme}")
+        self._write(table, self.folder(url) / f"{encoded(name)}.{self.scheme}")
+
+    def load_target(self, url: str, name: str, table: pa.Table, key: Sequence[str] = ()) -> None:
+        """A folder of two files: a table that is a single file is not added to."""
+        place = self.folder(url) / encoded(name)
+        place.mkdir()
+        self._write(table.slice(0, 1), place / f"a.{self.scheme}")
+        self._write(table.slice(1), place / f"b.{self.scheme}")
 
     def files(self, url: str, name: str) -> list[pathlib.Path]:
-        place = self.folder(url) / quote(name, safe="")
-        single = self.folder(url) / f"{quote(name, safe='')}.{self.scheme}"
+        place = self.folder(url) / encoded(name)
+        single = self.folder(url) / f"{encoded(name)}.{self.scheme}"
         return ([single] if single.exists() else []) + sorted(place.glob(f"*.{self.scheme}"))
 
     def rows(self, url: str, name: str) -> list[tuple[Any, ...]]:
@@ -206,7 +222,7 @@ class Parquet(Quirks):
         """Another table in the place of this one."""
         for path in self.files(url, name):
             path.unlink()
-        shutil.rmtree(self.folder(url) / quote(name, safe=""), ignore_errors=True)
+        shutil.rmtree(self.folder(url) / encoded(name), ignore_errors=True)
         self.load(url, name, table)
 
 

@@ -573,7 +573,7 @@ def test_truncate_empties_and_drop_removes(engine: Quirks) -> None:
 
 def test_swap_puts_the_loaded_table_in_the_place_of_the_old(engine: Quirks) -> None:
     url = engine.url()
-    engine.load(url, "t", people(3), key=["id"])
+    engine.load_target(url, "t", people(3), key=["id"])
     with contract.target_at(url) as target:
         table, columns = contract.new_table(target, people_table(True), "t")
         loaded = TableName(None, "rowferry_new_0")
@@ -589,7 +589,7 @@ def test_swap_puts_the_loaded_table_in_the_place_of_the_old(engine: Quirks) -> N
 
 def test_merge_adds_all_staged_rows(engine: Quirks) -> None:
     url = engine.url()
-    engine.load(url, "t", people(3))
+    engine.load_target(url, "t", people(3))
     with contract.target_at(url) as target:
         table, columns = contract.new_table(target, people_table(False), "t")
         staged = TableName(None, "rowferry_stage_x_0")
@@ -605,7 +605,7 @@ def test_merge_adds_all_staged_rows(engine: Quirks) -> None:
 @pytest.mark.engines("sqlite", "duckdb", "postgres")
 def test_upsert_replaces_rows_of_equal_key_and_adds_the_others(engine: Quirks) -> None:
     url = engine.url()
-    engine.load(url, "t", people(100), key=["id"])
+    engine.load_target(url, "t", people(100), key=["id"])
     with contract.target_at(url) as target:
         existing = target.describe(TableName(None, "t"))
         assert existing is not None
@@ -621,7 +621,7 @@ def test_upsert_replaces_rows_of_equal_key_and_adds_the_others(engine: Quirks) -
 @pytest.mark.engines("sqlite", "duckdb", "postgres")
 def test_upsert_refuses_two_rows_of_one_key(engine: Quirks) -> None:
     url = engine.url()
-    engine.load(url, "t", people(10), key=["id"])
+    engine.load_target(url, "t", people(10), key=["id"])
     twice = pa.concat_tables([people(5, 20), people(1, 22)]).combine_chunks()
     with contract.target_at(url) as target:
         existing = target.describe(TableName(None, "t"))
@@ -645,7 +645,7 @@ def test_upsert_refuses_two_rows_of_one_key(engine: Quirks) -> None:
 @pytest.mark.engines("sqlite", "duckdb", "postgres")
 def test_a_duplicate_key_is_an_error_and_the_chunk_is_rolled_back(engine: Quirks) -> None:
     url = engine.url()
-    engine.load(url, "t", people(10), key=["id"])
+    engine.load_target(url, "t", people(10), key=["id"])
     with contract.target_at(url) as target:
         existing = target.describe(TableName(None, "t"))
         assert existing is not None
@@ -666,10 +666,9 @@ def test_a_duplicate_key_is_an_error_and_the_chunk_is_rolled_back(engine: Quirks
     assert engine.rows(url, "t") == tuples(people(10))
 
 
-@pytest.mark.engines("sqlite", "duckdb", "postgres")
 def test_repair_deletes_by_key_and_inserts_in_one_go(engine: Quirks) -> None:
     url = engine.url()
-    engine.load(url, "t", people(20), key=["id"])
+    engine.load_target(url, "t", people(20), key=["id"])
     with contract.target_at(url) as target:
         existing = target.describe(TableName(None, "t"))
         assert existing is not None
@@ -696,7 +695,7 @@ def test_as_source_reads_what_was_committed(engine: Quirks) -> None:
 
 def test_a_read_only_target_writes_nothing(engine: Quirks) -> None:
     url = engine.url()
-    engine.load(url, "t", people(3))
+    engine.load_target(url, "t", people(3))
     before = engine.tables(url)
     with contract.target_at(url, read_only=True) as target:
         assert target.describe(TableName(None, "t")) is not None
