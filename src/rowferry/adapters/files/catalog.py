@@ -1,8 +1,8 @@
 """A folder as a database: which files are which table, and what their schemas and metadata say.
 
-``name/`` holds the parts of table ``name``, ``schema.name/`` those of a table in another schema; both
-parts of the name are percent-encoded (also dots, and an underscore in front), so any name fits and
-none is taken for another. A file ``name.parquet`` in the folder itself is a table as well.
+``name/`` holds the parts of table ``name``, ``schema@name/`` those of a table in another schema; both
+parts of the name are percent-encoded (also dots, and an underscore in front), so any name fits and none
+is taken for another. A file ``name.parquet`` in the folder itself is a table as well.
 """
 
 from __future__ import annotations
@@ -44,18 +44,18 @@ class TableNote:
 
 def encode_name(name: TableName) -> str:
     """The folder of a table."""
-    return _encode(name.name) if name.schema is None else f"{_encode(name.schema)}.{_encode(name.name)}"
+    return _encode(name.name) if name.schema is None else f"{_encode(name.schema)}@{_encode(name.name)}"
 
 
 def _encode(part: str) -> str:
-    # A leading underscore means "not data" to most readers of such folders; a dot parts schema and name.
+    # An underscore or a dot in front means "not data" to most readers of such folders.
     encoded = quote(part, safe="").replace(".", "%2E")
-    return "%5F" + encoded[1:] if encoded.startswith("_") else encoded
+    return f"%5F{encoded[1:]}" if encoded.startswith("_") else encoded
 
 
 def decode_name(text: str) -> TableName:
-    schema, dot, name = text.partition(".")
-    if not dot or "." in name or not schema or not name:
+    schema, at, name = text.partition("@")
+    if not at or "@" in name or not schema or not name:
         return TableName(None, unquote(text))
     return TableName(unquote(schema), unquote(name))
 

@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -80,8 +80,6 @@ class FilesTarget:
             place = self._folder.folder_of(table.name)
             if os.path.isdir(place) and not os.access(place, os.W_OK | os.X_OK):
                 missing.append(f"write the folder {place!r}")
-            elif not os.path.isdir(place):
-                missing.append(f"add to table {str(table.name)!r}, which is a single file")
         for name in creating:
             if len(catalog.encode_name(name).encode()) > FILE_NAME_BYTES_MAX:
                 missing.append(f"make a folder for the table {str(name)[:40]!r}…: percent-encoded its name is too long")
@@ -108,6 +106,18 @@ class FilesTarget:
                 raise
             sync_folder(self._folder.path)
 
+    def _as_folder(self, name: TableName) -> None:
+        """A table that is a single file becomes a folder that holds it: more files are to come."""
+        old = self._folder.tables().get(name)
+        if old is None or not os.path.isfile(old):
+            return
+        place = self._folder.folder_of(name)
+        with failures(TargetError, place, "create"):
+            os.makedirs(place, exist_ok=True)
+            os.rename(old, os.path.join(place, os.path.basename(old)))
+            sync_folder(place)
+            sync_folder(self._folder.path)
+
     def _schema_path(self, name: TableName) -> str:
         return os.path.join(self._folder.folder_of(name), SCHEMA_STEM + self._folder.suffix)
 
@@ -116,6 +126,7 @@ class FilesTarget:
 
     def truncate(self, name: TableName) -> None:
         place = self._folder.folder_of(name)
+        self._as_folder(name)
         files = self._folder.files(name)
         if not files:
             return
@@ -142,6 +153,7 @@ class FilesTarget:
 
     def drop(self, name: TableName) -> None:
         """Renamed away first, so that a table is never seen half-removed."""
+        self._as_folder(name)
         place = self._folder.folder_of(name)
         if not os.path.isdir(place):
             return
@@ -157,10 +169,6 @@ class FilesTarget:
         new, place = self._folder.folder_of(loaded), self._folder.folder_of(name)
         if not os.path.isdir(new):
             return
-        old = self._folder.tables().get(name)
-        if old is not None and os.path.isfile(old):
-            with failures(TargetError, old, "remove"):
-                os.unlink(old)
         self.drop(name)
         with failures(TargetError, place, "rename"):
             os.rename(new, place)
@@ -171,6 +179,7 @@ class FilesTarget:
         source, place = self._folder.folder_of(staged), self._folder.folder_of(table.name)
         if not os.path.isdir(source):
             return 0
+        self._as_folder(table.name)
         listed = os.path.join(source, "merge.json")
         with failures(TargetError, source, "merge"):
             if not os.path.exists(listed):
@@ -193,7 +202,7 @@ class FilesTarget:
         """Nothing: files have no triggers."""
 
     def writer(self) -> FilesWriter:
-        return FilesWriter(self._folder, self._files_ledger, self._queue)
+        return FilesWriter(self._folder, self._files_ledger, self._queue, self._as_folder)
 
     def repair(
         self,
@@ -207,6 +216,7 @@ class FilesTarget:
         added, and all are renamed into place at the end."""
         finished: list[PartWriter] = []
         inserted = 0
+        self._as_folder(table.name)
         place = self._folder.folder_of(table.name)
         try:
             with failures(TargetError, place, "repair"):
@@ -293,8 +303,11 @@ class Shape:
 class FilesWriter:
     """The protocol's Writer: one file a chunk. The file's name appears at commit."""
 
-    def __init__(self, folder: Folder, ledger: FilesLedger, queue: ChunkQueue) -> None:
+    def __init__(
+        self, folder: Folder, ledger: FilesLedger, queue: ChunkQueue, as_folder: Callable[[TableName], None]
+    ) -> None:
         self._folder = folder
+        self._as_folder = as_folder
         self._ledger = ledger
         self._queue = queue
         self._held: tuple[str, ChunkRow] | None = None
@@ -312,6 +325,7 @@ class FilesWriter:
         if self._part is not None:
             raise TargetError("a chunk is open already", table=str(request.name), chunk=request.chunk)
         assert self._held is not None
+        self._as_folder(request.name)
         job, chunk = self._held
         name = part_name(job, chunk.table, chunk.number, self._folder.suffix)
         path = os.path.join(self._folder.folder_of(request.name), name)

@@ -6,7 +6,6 @@ logical type of its own. All else that Arrow's types do not tell is in the field
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 
 import pyarrow as pa
@@ -19,7 +18,10 @@ from rowferry.types import Field, Type, from_arrow, type_of_field
 
 PARQUET, ARROW = "parquet", "arrow"
 _DIGITS_MAX = 76
-_ISO = re.compile(r"P(?:(-?\d+)M)?(?:(-?\d+)D)?(?:T(-?)(\d+)(?:\.(\d{1,9}))?S)?")
+_ISO = (
+    r"^P(?:(?P<months>-?\d{1,10})M)?(?:(?P<days>-?\d{1,10})D)?"
+    r"(?:T(?P<sign>-?)(?P<seconds>\d{1,10})(?:\.(?P<fraction>\d{1,9}))?S)?$"
+)
 _NANOSECONDS = 1_000_000_000
 
 
@@ -101,7 +103,7 @@ def encode(array: pa.Array, t: Type, file_format: str) -> pa.Array:
     if t.kind == "uuid":
         return pa.ExtensionArray.from_storage(pa.uuid(), array)
     if t.kind == "interval":
-        return pa.array([None if v is None else _iso(*v) for v in array.to_pylist()], pa.utf8())
+        return _iso_texts(array)
     return _rebuild(array, t, lambda a, inner: encode(a, inner, file_format))
 
 
@@ -129,27 +131,60 @@ def _text_interval(plain: Type, t: Type) -> bool:
     return any(_text_interval(a.type, b.type) for a, b in zip(plain.fields, t.fields, strict=False))
 
 
-def _iso(months: int, days: int, nanoseconds: int) -> str:
+def _iso_texts(array: pa.Array) -> pa.Array:
     """``P14M3DT-1.5S``: the three parts as they are, none carried into another."""
-    seconds, rest = divmod(abs(nanoseconds), _NANOSECONDS)
-    fraction = f".{rest:09}".rstrip("0") if rest else ""
-    return f"P{months}M{days}DT{'-' if nanoseconds < 0 else ''}{seconds}{fraction}S"
+    if not len(array):
+        return pa.array([], pa.utf8())
+    words = memoryview(array.buffers()[1])[array.offset * 16 : (array.offset + len(array)) * 16]
+    months, days = (_integers(words.cast("i")[i::4].tobytes(), pa.int32(), array) for i in (0, 1))
+    nanoseconds = _integers(words.cast("q")[1::2].tobytes(), pa.int64(), array)
+    # The quotient is rounded towards zero, so that remainder and quotient share a sign.
+    seconds = pc.divide(nanoseconds, _NANOSECONDS)
+    rest = pc.subtract(nanoseconds, pc.multiply(seconds, _NANOSECONDS))
+    digits = pc.utf8_lpad(pc.abs(rest).cast(pa.utf8()), 9, "0")
+    fraction = pc.if_else(pc.equal(rest, 0), "", pc.binary_join_element_wise(".", pc.utf8_rtrim(digits, "0"), ""))
+    sign = pc.if_else(pc.less(nanoseconds, 0), "-", "")
+    parts = ["P", months.cast(pa.utf8()), "M", days.cast(pa.utf8()), "DT", sign, pc.abs(seconds).cast(pa.utf8())]
+    return pc.binary_join_element_wise(*parts, fraction, "S", "")
+
+
+def _integers(data: bytes, kind: pa.DataType, like: pa.Array) -> pa.Array:
+    """Integers with the NULLs of another array."""
+    plain = pa.Array.from_buffers(kind, len(like), [None, pa.py_buffer(data)])
+    return pc.if_else(pc.is_valid(like), plain, pa.scalar(None, kind)) if like.null_count else plain
 
 
 def _intervals(texts: pa.Array) -> pa.Array:
-    return pa.array([None if v is None else _parse_iso(v) for v in texts.to_pylist()], pa.month_day_nano_interval())
-
-
-def _parse_iso(text: str) -> pa.MonthDayNano:
-    match = _ISO.fullmatch(text)
-    if match is None:
-        raise DataError("not an interval of months, days and seconds", value=text[:100])
-    months, days, sign, seconds, fraction = match.groups()
-    nanoseconds = int(seconds or 0) * _NANOSECONDS + int((fraction or "").ljust(9, "0") or 0)
+    parts = pc.extract_regex(texts, pattern=_ISO)
+    bad = pc.and_(pc.is_valid(texts), pc.is_null(parts))
+    if pc.any(bad).as_py():
+        value = texts.filter(bad)[0].as_py()
+        raise DataError("not an interval of months, days and seconds", value=value[:100])
+    months, days, sign, seconds, fraction = (parts.field(i) for i in range(5))
     try:
-        return pa.MonthDayNano([int(months or 0), int(days or 0), -nanoseconds if sign else nanoseconds])
-    except OverflowError:
-        raise DataError("an interval beyond 32 bits of months and days, 64 of nanoseconds", value=text[:100]) from None
+        words = [_number(months).cast(pa.int32()), _number(days).cast(pa.int32())]
+        # Counted downwards: the smallest integer has no positive twin.
+        whole = pc.multiply_checked(_number(seconds), -_NANOSECONDS)
+        below = pc.subtract_checked(whole, _number(pc.utf8_rpad(fraction, 9, "0")))
+        nanoseconds = pc.if_else(
+            pc.equal(sign, "-"), below, pc.negate_checked(pc.if_else(pc.equal(sign, "-"), 0, below))
+        )
+    except pa.ArrowInvalid:
+        raise DataError("an interval beyond 32 bits of months and days, 64 of nanoseconds") from None
+    data = bytearray(16 * len(texts))
+    view = memoryview(data)
+    for start, part in enumerate(words):
+        view.cast("i")[start::4] = memoryview(pc.fill_null(part, 0).buffers()[1]).cast("B")[: 4 * len(texts)].cast("i")
+    view.cast("q")[1::2] = memoryview(pc.fill_null(nanoseconds, 0).buffers()[1]).cast("B")[: 8 * len(texts)].cast("q")
+    valid = pc.is_valid(texts)
+    return pa.Array.from_buffers(
+        pa.month_day_nano_interval(), len(texts), [valid.buffers()[1], pa.py_buffer(bytes(data))]
+    )
+
+
+def _number(texts: pa.Array) -> pa.Array:
+    """Integers of texts; '' is 0. Raises ArrowInvalid beyond int64."""
+    return pc.if_else(pc.equal(texts, ""), "0", texts).cast(pa.int64())
 
 
 def _rebuild(array: pa.Array, t: Type, change: Callable[[pa.Array, Type], pa.Array]) -> pa.Array:
