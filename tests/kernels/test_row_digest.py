@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import decimal
 import json
+import os
+import pathlib
 import random
+import re
 import struct
+import subprocess
+import sys
 from typing import Any
 
 import pyarrow as pa
@@ -369,3 +374,19 @@ def test_no_two_of_a_million_similar_rows_collide() -> None:
     words = memoryview(digests).cast("Q")
     for lane in (0, 1):
         assert len(set(words[lane::2])) == rows
+
+
+def test_benchmark_runs_at_a_small_size_and_beats_plain_python() -> None:
+    root = pathlib.Path(__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, root / "benchmarks/kernels/bench_row_digest.py", "--rows", "20000"],
+        env={**os.environ, "PYTHONPATH": str(root / "src")},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    ratio = re.search(r"kernel / python md5 (\d+)×", done.stdout)
+    assert ratio is not None
+    assert int(ratio[1]) > 5

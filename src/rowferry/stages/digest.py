@@ -370,7 +370,7 @@ def _is_rare(t: pa.DataType, program: _Program) -> bool:
         return True
     if isinstance(t, pa.BaseExtensionType):
         return _is_rare(t.storage_type, program)
-    if pa.types.is_nested(t):
+    if pa.types.is_nested(t) and not pa.types.is_run_end_encoded(t):
         if pa.types.is_list_view(t) or pa.types.is_large_list_view(t):
             return True
         fields = [t.field(i) for i in range(t.num_fields)] if not pa.types.is_map(t) else [t.key_field, t.item_field]
