@@ -806,7 +806,6 @@ REFUSED = [
     ("duckdb", Type("numeric"), None),
     ("sqlite", Type("uint64"), 2**63),
     ("sqlite", Type("float64"), float("nan")),
-    ("postgres", Type("text"), "nul\0"),
     ("parquet", Type("timestamp", unit="us"), 2**63 - 1),
 ]
 
