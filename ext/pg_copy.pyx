@@ -17,7 +17,7 @@ from pg_decode cimport (
 from pg_encode cimport (
     I_BINARY, I_BOOL, I_DATE, I_DECIMAL, I_DURATION, I_FIXED_BINARY, I_FLOAT32, I_FLOAT64, I_INTEGER, I_LIST,
     I_MONTH_DAY_NANO, I_NULL, I_TEXT, I_TIME, I_TIMESTAMP, I_UNSIGNED,
-    Field, Output, encode_rows,
+    Field, Output, encode_rows, quick_way,
 )
 from pg_numeric cimport limbs_multiply_add
 from pg_wire cimport *

@@ -62,8 +62,9 @@ cdef void destroy_field(Field* field) noexcept:
 
 cdef int read_format(Field* field, str codec, str form) except -1:
     """Sets how the values are held; raises TypeError where the codec does not take that."""
-    if form in FORMATS:
-        field.input, field.width, field.factor = FORMATS[form]
+    plain = form.partition(":")[0] if form.startswith("ts") else form  # a timestamp's zone does not matter
+    if plain in FORMATS:
+        field.input, field.width, field.factor = FORMATS[plain]
     elif form.startswith("w:"):
         field.input, field.width = I_FIXED_BINARY, int(form[2:])
     elif form.startswith("d:"):
@@ -245,5 +246,7 @@ cdef class Encoder:
             sizes = None
             if columns is not None:
                 sizes = iter([0 if buffer is None else buffer.size for buffer in columns[c].buffers()])
+            self.fields[c].quick = 0
             bind(&self.fields[c], self.columns[c], schema.children[c], array.children[c], array.offset, array.length, sizes)
+            self.fields[c].quick = quick_way(&self.fields[c])
         return 0

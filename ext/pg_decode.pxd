@@ -64,7 +64,8 @@ cdef inline int walk(
 
     Stops before a row that ends beyond bytes_max, unless it is the first of its batch.
     """
-    cdef int64_t position = 0, size
+    cdef int64_t position = 0, begin = 0, size
+    cdef int64_t slot
     cdef int r = 0, c, count
     used[0] = 0
     rows[0] = 0
@@ -78,17 +79,19 @@ cdef inline int walk(
                 return WALK_FIELD_COUNT
             used[0] = position
             return WALK_END
+        slot = r
         for c in range(columns):
             if end - position < 4:
                 return WALK_MORE
             size = <int32_t> load32(base + position)
             position += 4
-            at[c * BLOCK_ROWS + r] = <uint32_t> position
-            sizes[c * BLOCK_ROWS + r] = <int32_t> size
+            at[slot] = <uint32_t> position
+            sizes[slot] = <int32_t> size
+            slot += BLOCK_ROWS
             if size > 0:
                 if size > FIELD_BYTES_MAX:
                     return WALK_FIELD_LENGTH
-                if position + size - used[0] > COLUMN_BYTES_MAX:
+                if position + size - begin > COLUMN_BYTES_MAX:
                     return WALK_ROW_LENGTH
                 if size > end - position:
                     return WALK_MORE
@@ -98,6 +101,7 @@ cdef inline int walk(
         if position > bytes_max and not (first and r == 0):
             break
         r += 1
+        begin = position
         rows[0] = r
         used[0] = position
     return WALK_FULL
@@ -180,6 +184,7 @@ cdef inline int decode_bytes(
     cdef int32_t size
     cdef const uint8_t* value
     cdef uint8_t* out
+    cdef int32_t* ends = column.offsets + column.rows + 1
     cdef int kind = column.kind
     for i in range(n):
         total += sizes[i] if sizes[i] > 0 else 0
@@ -211,16 +216,16 @@ cdef inline int decode_bytes(
         elif size == 0 and (kind == K_JSONB or kind == K_WIRE_NUMERIC):
             column.bad = i
             return E_LENGTH
-        column.offsets[column.rows + i + 1] = <int32_t> used
+        ends[i] = <int32_t> used
     first = column.data_used
     column.data_used = used
     if kind == K_BINARY or kind == K_WIRE_NUMERIC or is_ascii(out + first, used - first):
         return OK
     for i in range(n):
-        if not utf8_valid(out + first, column.offsets[column.rows + i + 1] - first):
+        if not utf8_valid(out + first, ends[i] - first):
             column.bad = i
             return E_UTF8
-        first = column.offsets[column.rows + i + 1]
+        first = ends[i]
     return OK
 
 
@@ -285,11 +290,10 @@ cdef inline int timestamp_from_wire(int64_t wire, int64_t* out) noexcept nogil:
 
 
 cdef inline int decode_fixed(
-    Column* column, const uint8_t* base, const uint32_t* at, const int32_t* sizes, int64_t n
+    Column* column, int kind, int width, const uint8_t* base, const uint32_t* at, const int32_t* sizes, int64_t n
 ) noexcept nogil:
     """Every codec of one width on both sides; the value of a null is zero."""
-    cdef int kind = column.kind, code = OK
-    cdef int width = column.width
+    cdef int code = OK
     cdef int64_t i, wide
     cdef int32_t narrow, expected
     cdef uint8_t* out
@@ -458,11 +462,21 @@ cdef inline int decode_column(
         code = decode_bits(column, base, at, sizes, n)
     elif kind == K_BOOL:
         code = decode_bools(column, base, at, sizes, n)
-    # Each call with a constant kind becomes a loop of its own.
     elif column.width == 0:
         code = decode_bytes(column, base, at, sizes, n)
+    # A call with constants becomes a loop of its own.
+    elif kind == K_INT4:
+        code = decode_fixed(column, K_INT4, 4, base, at, sizes, n)
+    elif kind == K_INT8:
+        code = decode_fixed(column, K_INT8, 8, base, at, sizes, n)
+    elif kind == K_DATE:
+        code = decode_fixed(column, K_DATE, 4, base, at, sizes, n)
+    elif kind == K_TIMESTAMP:
+        code = decode_fixed(column, K_TIMESTAMP, 8, base, at, sizes, n)
+    elif kind == K_DECIMAL128:
+        code = decode_fixed(column, K_DECIMAL128, 16, base, at, sizes, n)
     else:
-        code = decode_fixed(column, base, at, sizes, n)
+        code = decode_fixed(column, kind, column.width, base, at, sizes, n)
     if code == OK:
         column.rows += n
     return code

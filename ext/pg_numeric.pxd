@@ -5,19 +5,46 @@
 
 from pg_wire cimport (
     E_DIGITS, E_LENGTH, E_NOT_FINITE, E_NUMERIC, E_PRECISION, E_SCALE, OK,
-    load16, memcpy, memset, store16, u128, int16_t, int32_t, int64_t, uint8_t, uint16_t, uint64_t,
+    load16, memcpy, memset, store16, int16_t, int32_t, int64_t, uint8_t, uint16_t, uint64_t,
 )
 
 
 cdef extern from *:
     """
+    #include <stdint.h>
     static const uint64_t RF_POW10[20] = {
       1ULL, 10ULL, 100ULL, 1000ULL, 10000ULL, 100000ULL, 1000000ULL, 10000000ULL, 100000000ULL, 1000000000ULL,
       10000000000ULL, 100000000000ULL, 1000000000000ULL, 10000000000000ULL, 100000000000000ULL,
       1000000000000000ULL, 10000000000000000ULL, 100000000000000000ULL, 1000000000000000000ULL,
       10000000000000000000ULL };
+
+    /* 128-bit arithmetic stays in C: Cython takes the type for its declared 64-bit stand-in, and
+       narrows a dividend to it. */
+    static inline int rf_limbs_multiply_add(uint64_t* limbs, int size, uint64_t factor, uint64_t addend) {
+      uint64_t carry = addend;
+      for (int i = 0; i < size; i++) {
+        unsigned __int128 wide = (unsigned __int128)limbs[i] * factor + carry;
+        limbs[i] = (uint64_t)wide;
+        carry = (uint64_t)(wide >> 64);
+      }
+      return carry != 0;
+    }
+    static inline uint64_t rf_limbs_divide(uint64_t* limbs, int size, uint64_t divisor) {
+      uint64_t rest = 0;
+      for (int i = size - 1; i >= 0; i--) {
+        unsigned __int128 wide = (unsigned __int128)rest << 64 | limbs[i];
+        limbs[i] = (uint64_t)(wide / divisor);
+        rest = (uint64_t)(wide % divisor);
+      }
+      return rest;
+    }
     """
     const uint64_t[20] POW10 "RF_POW10"
+    # limbs (least significant first) = limbs × factor + addend; true where that overflows.
+    bint limbs_multiply_add "rf_limbs_multiply_add"(
+        uint64_t* limbs, int size, uint64_t factor, uint64_t addend) noexcept nogil
+    # limbs = limbs ÷ divisor; gives the remainder.
+    uint64_t limbs_divide "rf_limbs_divide"(uint64_t* limbs, int size, uint64_t divisor) noexcept nogil
 
 
 cdef enum:
@@ -70,31 +97,6 @@ cdef inline int numeric_parse(const uint8_t* field, int32_t size, Numeric* n) no
     return OK
 
 
-cdef inline bint limbs_multiply_add(uint64_t* limbs, int size, uint64_t factor, uint64_t addend) noexcept nogil:
-    """limbs = limbs × factor + addend; true where that overflows."""
-    cdef u128 wide
-    cdef uint64_t carry = addend
-    cdef int i
-    for i in range(size):
-        wide = <u128> limbs[i] * factor + carry
-        limbs[i] = <uint64_t> wide
-        carry = <uint64_t> (wide >> 64)
-    return carry != 0
-
-
-cdef inline uint64_t limbs_divide(uint64_t* limbs, int size, uint64_t divisor) noexcept nogil:
-    """limbs = limbs ÷ divisor; gives the remainder."""
-    cdef u128 wide
-    cdef uint64_t rest = 0
-    cdef int i = size - 1
-    while i >= 0:
-        wide = (<u128> rest << 64) | limbs[i]
-        limbs[i] = <uint64_t> (wide / divisor)
-        rest = <uint64_t> (wide % divisor)
-        i -= 1
-    return rest
-
-
 cdef inline bint limbs_reach(const uint64_t* limbs, const uint64_t* bound, int size) noexcept nogil:
     """limbs >= bound."""
     cdef int i = size - 1
@@ -121,7 +123,7 @@ cdef inline int numeric_to_decimal(
 ) noexcept nogil:
     """The value × 10^scale as an integer below ``bound`` (10^precision), exactly, or a code."""
     cdef Numeric n
-    cdef uint64_t[4] limbs
+    cdef uint64_t[LIMBS] limbs  # one more than a decimal has: the last group may reach beyond the scale
     cdef uint64_t small
     cdef int i, exponent, code, step
     code = numeric_parse(field, size, &n)
@@ -132,8 +134,10 @@ cdef inline int numeric_to_decimal(
         return OK
     # The last group is worth 10^(4 × (weight − count + 1)).
     exponent = 4 * (n.weight - n.count + 1) + scale
-    limbs[1] = limbs[2] = limbs[3] = 0
-    if n.count <= 4 and exponent <= 18 - 4 * n.count and exponent >= -4:  # all below 10^18: one word
+    limbs[1] = limbs[2] = limbs[3] = limbs[4] = 0
+    if exponent < -3:  # the last group is not zero, so that at most three of its digits are
+        return E_SCALE
+    if n.count <= 4 and exponent <= 18 - 4 * n.count:  # all below 10^18: one word
         small = 0
         for i in range(n.count):
             small = small * 10000 + load16(n.digits + 2 * i)
@@ -145,34 +149,26 @@ cdef inline int numeric_to_decimal(
                 small = small / 100
             elif exponent == -1:
                 small = small / 10
-            elif exponent == -3:
-                small = small / 1000
             else:
-                small = small / 10000
+                small = small / 1000
             if small * POW10[-exponent] != limbs[0]:
                 return E_SCALE
         limbs[0] = small
     else:
         limbs[0] = 0
         for i in range(n.count):
-            if limbs_multiply_add(limbs, 4, 10000, load16(n.digits + 2 * i)):
-                # Too long for 256 bits: either more digits than fit, or fraction beyond the scale.
-                return E_SCALE if exponent < 0 and 4 * (n.weight + 1) + scale <= 76 else E_PRECISION
+            if limbs_multiply_add(limbs, LIMBS, 10000, load16(n.digits + 2 * i)):
+                return E_PRECISION
         if exponent > 76:
             return E_PRECISION
-        if exponent < -76:
-            return E_SCALE
         while exponent > 0:
             step = exponent if exponent < 19 else 19
-            if limbs_multiply_add(limbs, 4, POW10[step], 0):
+            if limbs_multiply_add(limbs, LIMBS, POW10[step], 0):
                 return E_PRECISION
             exponent -= step
-        while exponent < 0:
-            step = -exponent if exponent > -19 else 19
-            if limbs_divide(limbs, 4, POW10[step]) != 0:
-                return E_SCALE
-            exponent += step
-    if limbs_reach(limbs, bound, 4):
+        if exponent < 0 and limbs_divide(limbs, LIMBS, POW10[-exponent]) != 0:
+            return E_SCALE
+    if limbs[4] or limbs_reach(limbs, bound, 4):
         return E_PRECISION
     decimal_store(out, width, limbs, n.sign == NUMERIC_NEGATIVE)
     return OK

@@ -21,9 +21,7 @@ cdef extern from *:
     static inline void rf_store64(uint8_t* p, uint64_t v) { v = __builtin_bswap64(v); memcpy(p, &v, 8); }
     static inline int rf_add64(int64_t a, int64_t b, int64_t* r) { return __builtin_add_overflow(a, b, r); }
     static inline int rf_mul64(int64_t a, int64_t b, int64_t* r) { return __builtin_mul_overflow(a, b, r); }
-    typedef unsigned __int128 rf_u128;
     """
-    ctypedef unsigned long long u128 "rf_u128"
     uint16_t load16 "rf_load16"(const uint8_t* p) noexcept nogil
     uint32_t load32 "rf_load32"(const uint8_t* p) noexcept nogil
     uint64_t load64 "rf_load64"(const uint8_t* p) noexcept nogil
