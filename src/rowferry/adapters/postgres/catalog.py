@@ -23,7 +23,8 @@ from rowferry.model import Column, ForeignKey, Refusal, Table, TableName
 #: A default that pg_get_expr writes as one literal, perhaps cast. Anything else may be a function.
 LITERAL_DEFAULT = re.compile(
     r"""(?:-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?|true|false|NULL|E?'(?:[^'\\]|''|\\.)*')"""
-    r"""(?:::(?:[a-z_][\w ]*|"(?:[^"]|"")*")(?:\.(?:\w+|"(?:[^"]|"")*"))?(?:\([\d,]+\))?(?: with(?:out)? time zone)?(?:\[\])?)?""",
+    r"""(?:::(?:[a-z_][\w ]*|"(?:[^"]|"")*")(?:\.(?:\w+|"(?:[^"]|"")*"))?"""
+    r"""(?:\([\d,]+\))?(?: with(?:out)? time zone)?(?:\[\])?)?""",
     re.S,
 )
 
@@ -99,6 +100,10 @@ FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace
 """
 
 
+def _labels(text: str | None) -> tuple[str, ...]:
+    return tuple(msgspec.json.decode(text)) if text else ()
+
+
 class Catalog:
     """Reads descriptions over one session. ``ledger_schema`` is never listed."""
 
@@ -117,10 +122,12 @@ class Catalog:
         if not needed <= self._types.keys():
             multirange = "OR r.rngmultitypid = t.oid" if self._session.version >= 14 else ""
             rows = self._session.query(_TYPES.format(multirange=multirange))
-            self._types = {
-                r[0]: TypeRow(*r[:10], labels=tuple(msgspec.json.decode(r[10])) if r[10] else ()) for r in rows
-            }
+            self._types = {r[0]: TypeRow(*r[:10], tuple(msgspec.json.decode(r[10])) if r[10] else ()) for r in rows}
         return self._types
+
+    def use(self, session: Session) -> None:
+        """Goes on over another session of the same database."""
+        self._session = session
 
     def forget_types(self) -> None:
         self._types = {}

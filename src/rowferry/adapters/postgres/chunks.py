@@ -13,6 +13,7 @@ family. Ends are open, so that rows which arrive later belong to a chunk, too.
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -96,10 +97,7 @@ class Splitter:
                 cuts = self._sampled(table, where, key, count)
             columns = [[name, type_] for name, (type_, _) in zip(key, types, strict=True)]
             ends = [None, *cuts, None]
-            return [
-                ({"key": columns, "low": low, "high": high}, False)
-                for low, high in zip(ends[:-1], ends[1:], strict=True)
-            ]
+            return [({"key": columns, "low": low, "high": high}, False) for low, high in itertools.pairwise(ends)]
         return None
 
     def _key_types(self, name: TableName, key: tuple[str, ...]) -> list[tuple[str, int]] | None:
@@ -144,7 +142,7 @@ class Splitter:
         return [msgspec.json.decode(r[0]) for r in self._session.query(sql)]
 
     def _blocks(self, table: Table) -> int:
-        size = sum(r[3] for r in self._leaves(table.name))
+        size = sum(int(r[3]) for r in self._leaves(table.name))
         return max(1, size // self._block_bytes())
 
     # -- by block
@@ -170,8 +168,7 @@ class Splitter:
             cuts = list(range(step, blocks, step)) if step else []
             ends = [None, *cuts, None]
             out += [
-                ({"relation": [schema, name], "low": low, "high": high}, True)
-                for low, high in zip(ends[:-1], ends[1:], strict=True)
+                ({"relation": [schema, name], "low": low, "high": high}, True) for low, high in itertools.pairwise(ends)
             ]
         return out
 

@@ -28,7 +28,7 @@ CONNECT_TIMEOUT_S = 30.0
 KEEPALIVE_IDLE_S, KEEPALIVE_INTERVAL_S, KEEPALIVE_COUNT = 60, 10, 6
 SEND_TIMEOUT_MS = 120_000
 #: Where Debian's servers, and then PostgreSQL's own builds, have their sockets.
-SOCKET_FOLDERS = ("/var/run/postgresql", "/tmp")  # noqa: S108 - libpq's own default
+SOCKET_FOLDERS = ("/var/run/postgresql", "/tmp")
 SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 
 #: URL option → environment variable. Options without one are known, too.
@@ -218,8 +218,9 @@ def tls_context(p: Parameters) -> ssl.SSLContext:
             context.load_default_certs()
         elif verify:
             if root is None or not os.path.exists(root):
+                missing = root or "~/.postgresql/root.crt"
                 raise ConfigError(
-                    f"sslmode={p.sslmode} needs a root certificate, and {root or '~/.postgresql/root.crt'} is not there",
+                    f"sslmode={p.sslmode} needs a root certificate, and {missing} is not there",
                     hint="give sslrootcert=FILE or sslrootcert=system",
                 )
             context.load_verify_locations(root)
@@ -256,7 +257,9 @@ def connect(p: Parameters, role: type[RowferryError]) -> Session:
             # 28000: pg_hba.conf has no line for this user with (or without) TLS; libpq then tries the other.
             if error.fields.get("C") != "28000" or number + 1 == len(attempts):
                 raise failure.from_server(error, role) from None
-        except (OSError, ssl.SSLError) as error:
+        except OSError as error:
+            if isinstance(error, ssl.SSLError) and number + 1 < len(attempts):
+                continue  # sslmode=prefer goes on without TLS
             reason = f"cannot connect to {p.place}: {_plain(error)}"
             # A certificate that does not fit will not fit the next time.
             raise role(reason, transient=not isinstance(error, ssl.SSLError), code="08001") from None

@@ -60,6 +60,7 @@ class PostgresSource:
         self._catalog = Catalog(self._session, ledger_schema)
         self._exporter: Session | None = None
         self._snapshot: str | None = None
+        self._snapshot_id: str | None = None
         self._files: dict[TableName, str] = {}
 
     def list_tables(self) -> list[TableName]:
@@ -81,14 +82,33 @@ class PostgresSource:
     def state_token(self) -> str | None:
         return None
 
-    def open_snapshot(self, readers: int) -> str:
+    def open_snapshot(self, readers: int, adopt: str | None = None) -> str:
         self._exporter = connect(self.parameters, SourceError)
-        self._exporter.query(_BEGIN)
-        self._snapshot = str(self._exporter.query("SELECT pg_export_snapshot()")[0][0])
+        if adopt is None:
+            self._exporter.query(_BEGIN)
+        else:
+            self._adopt(self._exporter, adopt)
+        # Its own export in either case: the readers here depend on no other process.
+        self._snapshot, seen, started = self._exporter.query(
+            "SELECT pg_export_snapshot(), txid_current_snapshot()::text, "
+            "extract(epoch FROM pg_postmaster_start_time())::text"
+        )[0]
+        # A restarted server counts its snapshots from the beginning, so the name alone is not unique.
+        self._snapshot_id = adopt or f"{self._snapshot}/{seen}/{started}"
         return "one"
 
+    def _adopt(self, exporter: Session, snapshot_id: str) -> None:
+        try:
+            exporter.query(f"{_BEGIN}; SET TRANSACTION SNAPSHOT {literal(snapshot_id.partition('/')[0])}")
+        except SourceError as error:
+            if error.code not in ("22023", "42704"):
+                raise
+            raise SourceError(
+                "the snapshot of the process that began the job is gone", code=error.code, hint="let the job end alone"
+            ) from None
+
     def snapshot_id(self) -> str | None:
-        return self._snapshot
+        return self._snapshot_id
 
     def snapshot_note(self) -> str | None:
         return None
@@ -164,7 +184,7 @@ class PostgresSource:
         if self._session.wire.closed or self._session.wire.readable():
             self._session.close()
             self._session = connect(self.parameters, SourceError)
-            self._catalog = Catalog(self._session)
+            self._catalog.use(self._session)
 
 
 def require_version(session: Session, role: type[SourceError] | Any) -> None:

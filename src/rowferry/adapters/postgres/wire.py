@@ -290,14 +290,24 @@ class Wire:
         """Sends bytes of a COPY … FROM STDIN. Raises what the server says against it as soon as it does."""
         view = memoryview(data).cast("B")
         for start in range(0, len(view), COPY_DATA_BYTES_MAX):
-            if self.readable():
-                # Nothing comes during COPY but an error (we let no notices through).
-                kind, payload = self.message()
-                if kind == b"E":
-                    self._raise_when_ready(ServerError(error_fields(payload)))
-                raise self._lost(f"the server sent {kind!r} during COPY")
+            self._heed_error()
             part = view[start : start + COPY_DATA_BYTES_MAX]
             self.send(b"d" + _INT.pack(len(part) + 4), part)
+
+    def copy_frames(self, data: Any) -> None:
+        """The same for bytes that are CopyData messages already."""
+        self._heed_error()
+        self.send(memoryview(data).cast("B"))
+
+    def _heed_error(self) -> None:
+        """Raises what the server has sent against the COPY; called only between whole messages of ours.
+        Nothing else comes meanwhile: no notices are let through."""
+        if not self.readable():
+            return
+        kind, payload = self.message()
+        if kind == b"E":
+            self._raise_when_ready(ServerError(error_fields(payload)))
+        raise self._lost(f"the server sent {kind!r} during COPY")
 
     def copy_done(self) -> int:
         """Ends a COPY … FROM STDIN; returns the rows that the server counted."""
@@ -358,7 +368,8 @@ def _row_description(payload: bytes) -> list[int]:
 
 def _data_row(payload: bytes) -> tuple[str | None, ...]:
     (count,) = struct.unpack_from("!H", payload)
-    at, row = 2, []
+    row: list[str | None] = []
+    at = 2
     for _ in range(count):
         (length,) = _INT.unpack_from(payload, at)
         at += 4

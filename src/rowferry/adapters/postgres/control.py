@@ -1,0 +1,109 @@
+"""The target's control connection: it comes back when the server does, and with it the job's lock."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from rowferry import limits
+from rowferry.adapters.postgres.connect import Parameters, connect
+from rowferry.adapters.postgres.session import Session
+from rowferry.errors import LedgerError, RowferryError, TargetError
+
+
+def patient_connect(parameters: Parameters, role: type[RowferryError]) -> Session:
+    """Connects, waiting for a server that is being restarted (bounded as a chunk's tries are)."""
+    wait_s = limits.RETRY_WAIT_MIN_S
+    for number in range(limits.CHUNK_TRIES):
+        try:
+            return connect(parameters, role)
+        except RowferryError as error:
+            if not error.transient or number + 1 == limits.CHUNK_TRIES:
+                raise
+        time.sleep(random.uniform(wait_s / 2, wait_s))
+        wait_s = min(2 * wait_s, limits.RETRY_WAIT_MAX_S)
+    raise AssertionError("the last try returns or raises")
+
+
+class Control:
+    """An SqlSession (see ``sql_ledger``) that reconnects between transactions, never within one."""
+
+    def __init__(self, parameters: Parameters) -> None:
+        self._parameters = parameters
+        self._session = connect(parameters, TargetError)
+        self._lock = threading.RLock()
+        self._locks: set[str] = set()
+
+    @property
+    def session(self) -> Session:
+        """The session, alive as far as can be seen from here."""
+        with self._lock:
+            wire = self._session.wire
+            if self._session.in_transaction and not wire.closed:
+                return self._session
+            # An idle session has nothing to read: what is there is the server's farewell, or its end.
+            if wire.closed or wire.readable():
+                self._session.close()
+                self._session = patient_connect(self._parameters, TargetError)
+                self._take_locks()
+            return self._session
+
+    def _take_locks(self) -> None:
+        """The advisory locks went with the old session; another process may have them by now."""
+        for job in sorted(self._locks):
+            if not self._acquire(job):
+                self._locks.discard(job)
+                raise LedgerError(
+                    "the connection was lost, and with it the job's lock, which another process has taken",
+                    hint="that process goes on with the job",
+                )
+
+    def execute(self, sql: str, params: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        with self._lock:
+            return self.session.execute(sql, params)
+
+    def run(self, sql: str, params: Sequence[Any] = ()) -> int:
+        with self._lock:
+            return self.session.run(sql, params)
+
+    def begin(self) -> None:
+        with self._lock:
+            self.session.begin()
+
+    def commit(self) -> None:
+        with self._lock:
+            self._session.commit()
+
+    def rollback(self) -> None:
+        with self._lock:
+            self._session.rollback()
+
+    # -- the job's lock: an advisory lock of this session, so that it dies with the process
+
+    def acquire(self, job: str) -> bool:
+        with self._lock:
+            if self._acquire(job):
+                self._locks.add(job)
+                return True
+            return False
+
+    def _acquire(self, job: str) -> bool:
+        return bool(self._session.execute("SELECT pg_try_advisory_lock(?::bigint)", (lock_key(job),))[0][0])
+
+    def release(self, job: str) -> None:
+        with self._lock:
+            if job in self._locks:
+                self._locks.discard(job)
+                self.session.execute("SELECT pg_advisory_unlock(?::bigint)", (lock_key(job),))
+
+    def close(self) -> None:
+        self._session.close()
+
+
+def lock_key(job: str) -> int:
+    """64 bits of the job's name: advisory locks are numbers, one space for a database."""
+    return int.from_bytes(hashlib.blake2b(f"rowferry {job}".encode(), digest_size=8).digest(), "big", signed=True)

@@ -1,0 +1,339 @@
+"""What the target makes, changes and drops: tables, types, keys, sequences, triggers."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from typing import Any
+
+from rowferry.adapters.postgres import types
+from rowferry.adapters.postgres.catalog import LITERAL_DEFAULT, Catalog, from_table
+from rowferry.adapters.postgres.control import Control
+from rowferry.adapters.postgres.quoting import ident, idents, literal, qualified, schema_of
+from rowferry.errors import RefusedError, TargetError
+from rowferry.model import Column, Refusal, Table, TableName
+from rowferry.types import Type
+
+#: Literals that mean the same in every engine's SQL.
+_COMMON_DEFAULT = re.compile(r"-?\d+(\.\d+)?|true|false|'(?:[^'\\]|'')*'", re.I)
+_IDENTITY_TYPES = ("smallint", "integer", "bigint")
+_TYPE_SCHEMA = re.compile(r'"((?:[^"]|"")*)"\."')
+
+
+def plan_column(column: Column, form: Type, exists: bool) -> Column | Refusal:
+    """The column that is made for a source column read as ``form``.
+
+    exists: a type named like the source's own is there (or its source can bring it along).
+    """
+    native = types.base_native(column.forms) and column.native.removeprefix(types.PREFIX)
+    if form.kind == "wire":
+        if form.native is None or not form.native.startswith(types.PREFIX):
+            return Refusal(column.name, f"the raw bytes of {form.native} mean nothing to PostgreSQL")
+        return dataclasses.replace(column, native=native or column.native, type=form, refusal=None)
+    if native and exists and form in column.forms and form == _own_form(column):
+        return dataclasses.replace(column, native=native, type=form, generated=False, refusal=None)
+    try:
+        made, type_ = types.ddl(form)
+    except ValueError as error:
+        return Refusal(column.name, str(error), policies=("text", "skip"))
+    if form.kind == "opaque" and form in column.forms and native and exists:
+        made, type_ = native, form
+    return dataclasses.replace(column, native=made, type=type_, forms=(), generated=False, refusal=None, collation=None)
+
+
+def _own_form(column: Column) -> Type:
+    """The form that the column's own native type is written in (its first that is not an alternative)."""
+    return next((f for f in column.forms if f.kind != "wire"), column.type)
+
+
+class Definer:
+    """Runs DDL on the control session; inside the caller's transaction, where there is one."""
+
+    def __init__(self, control: Control, catalog: Catalog) -> None:
+        self._control = control
+        self._catalog = catalog
+
+    def _query(self, sql: str) -> list[tuple[Any, ...]]:
+        return self._control.execute(sql)
+
+    def type_exists(self, native: str) -> bool:
+        return self._control.execute("SELECT to_regtype(?) IS NOT NULL", (native,))[0][0] is True
+
+    def _make_schema(self, schema: str) -> None:
+        # CREATE SCHEMA IF NOT EXISTS asks for the privilege even where there is nothing to do.
+        found = self._control.execute("SELECT count(*) FROM pg_namespace WHERE nspname = ?", (schema,))
+        if not found[0][0]:
+            self._query(f"CREATE SCHEMA {ident(schema)}")
+
+    # -- tables
+
+    def create_table(self, table: Table, name: TableName, source_engine: str) -> None:
+        self._make_schema(schema_of(name))
+        self._make_types(table)
+        columns = [self._column_ddl(c, source_engine) for c in table.columns]
+        existing = self._catalog.describe(name, as_target=True)
+        if existing is not None:
+            if [(c.name, c.native) for c in existing.columns] == [
+                (c.name, self._formatted(c.native)) for c in table.columns
+            ]:
+                return  # made before a crash
+            raise TargetError("a table of this name, with other columns, stands in the way", table=str(name))
+        self._query(f"CREATE TABLE {qualified(name)} ({', '.join(columns)})")
+
+    def _formatted(self, native: str) -> str:
+        """A type's name as format_type writes it."""
+        found = self._control.execute("SELECT to_regtype(?)::oid::int8", (native,))[0][0]
+        if found is None:
+            return native
+        size = re.search(r"\(([\d, -]+)\)", native)
+        plain = str(self._control.execute("SELECT format_type(?::oid, NULL)", (found,))[0][0])
+        return plain if size is None else native
+
+    def _make_types(self, table: Table) -> None:
+        """Enums, domains and composites that are not there yet, as the source had them."""
+        for made in table.user_types:
+            if self.type_exists(made.name):
+                continue
+            schema = _TYPE_SCHEMA.match(made.name)
+            if schema:
+                self._make_schema(schema.group(1).replace('""', '"'))
+            try:
+                self._query(made.definition)
+            except TargetError as error:
+                error.hint = error.hint or f"make the {made.kind} {made.name} in the target first"
+                raise
+            self._catalog.forget_types()
+        for column in table.columns:
+            if not self.type_exists(column.native):
+                raise RefusedError(
+                    f"the target has no type {column.native}, and the source could not bring it along",
+                    table=str(table.name),
+                    column=column.name,
+                    hint="make the type in the target, or choose --policy TABLE.COLUMN=text into a column of text",
+                )
+
+    def _column_ddl(self, column: Column, source_engine: str) -> str:
+        from_here = source_engine == "postgres"
+        parts = [ident(column.name), column.native]
+        if column.collation and from_here and self._collation_exists(column.collation):
+            parts.append(f"COLLATE {column.collation}")
+        if not column.nullable:
+            parts.append("NOT NULL")
+        if column.identity and not column.nullable and column.native in _IDENTITY_TYPES:
+            kind = "ALWAYS" if column.identity == "always" and from_here else "BY DEFAULT"
+            parts.append(f"GENERATED {kind} AS IDENTITY")
+        elif column.default is not None and not column.identity:
+            pattern = LITERAL_DEFAULT if from_here else _COMMON_DEFAULT
+            if pattern.fullmatch(column.default):
+                parts.append(f"DEFAULT {column.default}")
+        return " ".join(parts)
+
+    def _collation_exists(self, collation: str) -> bool:
+        return self._control.execute("SELECT to_regcollation(?) IS NOT NULL", (collation,))[0][0] is True
+
+    def add_keys(self, table: Table, name: TableName) -> None:
+        if not table.primary_key:
+            return
+        existing = self._catalog.describe(name, as_target=True)
+        if existing is not None and existing.primary_key:
+            return
+        self._query(f"ALTER TABLE {qualified(name)} ADD PRIMARY KEY ({idents(table.primary_key)})")
+
+    def is_empty(self, name: TableName) -> bool:
+        table = self._table(name)
+        return self._query(f"SELECT NOT EXISTS (SELECT FROM {from_table(table)})")[0][0] is True
+
+    def _table(self, name: TableName) -> Table:
+        table = self._catalog.describe(name, as_target=True)
+        if table is None:
+            raise TargetError("the table is not there (any more)", table=str(name))
+        return table
+
+    def truncate(self, name: TableName) -> None:
+        """Empties a table. One that foreign keys point to cannot be truncated, even by empty tables: its
+        rows are deleted, if no row of another table could go or change with them."""
+        table = self._table(name)
+        referencing = self._query(
+            "SELECT DISTINCT n.nspname, c.relname FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid "
+            "JOIN pg_namespace n ON n.oid = c.relnamespace WHERE k.contype = 'f' AND k.confrelid <> k.conrelid "
+            f"AND k.confrelid = {literal(qualified(name))}::regclass"
+        )
+        if not referencing:
+            only = "ONLY " if table.kind == "table" else ""
+            self._query(f"TRUNCATE {only}{qualified(name)}")
+            return
+        for schema, child in referencing:
+            other = f"{ident(schema)}.{ident(child)}"
+            if self._query(f"SELECT EXISTS (SELECT FROM {other})")[0][0] is True:
+                raise TargetError(
+                    f"rows of {other} point to it by a foreign key, so it cannot be emptied",
+                    table=str(name),
+                    hint="copy that table in the same job with --mode truncate, or empty it first",
+                )
+        self._query(f"DELETE FROM {from_table(table)}")
+
+    def drop(self, name: TableName) -> None:
+        self._query(f"DROP TABLE IF EXISTS {qualified(name)}")
+
+    def swap(self, loaded: TableName, name: TableName) -> None:
+        """Drops ``name`` and gives ``loaded`` its name, key name, owner and grants; in one transaction."""
+        old, new = literal(qualified(name)), literal(qualified(loaded))
+        if self._query(f"SELECT to_regclass({new}) IS NULL")[0][0] is True:
+            raise TargetError("the loaded table is not there (any more)", table=str(loaded))
+        if self._query(f"SELECT to_regclass({old}) IS NOT NULL")[0][0] is True:
+            self._refuse_dependents(name)
+            grants = self._grants(name)
+            self._query(f"DROP TABLE {qualified(name)}")
+        else:
+            grants = []
+        self._query(f"ALTER TABLE {qualified(loaded)} RENAME TO {ident(name.name)}")
+        self._rename_made(loaded, name)
+        for grant in grants:
+            self._query(grant)
+
+    def _refuse_dependents(self, name: TableName) -> None:
+        found = self._query(
+            "SELECT DISTINCT pg_describe_object(d.classid, d.objid, 0) FROM pg_depend d "
+            f"WHERE d.refclassid = 'pg_class'::regclass AND d.refobjid = {literal(qualified(name))}::regclass "
+            "AND d.deptype = 'n' AND d.classid IN ('pg_rewrite'::regclass, 'pg_constraint'::regclass, "
+            "'pg_proc'::regclass) AND NOT EXISTS (SELECT FROM pg_constraint k WHERE k.oid = d.objid "
+            "AND d.classid = 'pg_constraint'::regclass AND k.conrelid = d.refobjid) ORDER BY 1"
+        )
+        if found:
+            things = ", ".join(str(r[0]) for r in found)
+            raise TargetError(
+                f"it cannot be replaced, since {things} depend on it", table=str(name), hint="use --mode truncate"
+            )
+
+    def _grants(self, name: TableName) -> list[str]:
+        """Statements that give the new table the old one's privileges."""
+        rows = self._query(
+            "SELECT g.privilege_type, CASE WHEN g.grantee = 0 THEN 'PUBLIC' ELSE quote_ident(r.rolname) END, "
+            "g.is_grantable FROM pg_class c CROSS JOIN LATERAL aclexplode(c.relacl) g "
+            "LEFT JOIN pg_roles r ON r.oid = g.grantee "
+            f"WHERE c.oid = {literal(qualified(name))}::regclass AND g.grantee <> c.relowner"
+        )
+        return [
+            f"GRANT {privilege} ON {qualified(name)} TO {role}{' WITH GRANT OPTION' if grantable is True else ''}"
+            for privilege, role, grantable in rows
+        ]
+
+    def _rename_made(self, loaded: TableName, name: TableName) -> None:
+        """Key, index and sequence names that PostgreSQL made from the loading name."""
+        rows = self._query(
+            "SELECT 'TABLE', conname::text FROM pg_constraint "
+            f"WHERE conrelid = {literal(qualified(name))}::regclass AND contype = 'p' UNION ALL "
+            "SELECT 'SEQUENCE', s.relname FROM pg_depend d JOIN pg_class s ON s.oid = d.objid AND s.relkind = 'S' "
+            f"WHERE d.refclassid = 'pg_class'::regclass AND d.refobjid = {literal(qualified(name))}::regclass"
+        )
+        for kind, made in rows:
+            wanted = made.replace(loaded.name, name.name, 1)
+            if wanted == made or len(wanted.encode()) > 63:
+                continue
+            taken = TableName(name.schema, wanted)
+            if self._query(f"SELECT to_regclass({literal(qualified(taken))}) IS NOT NULL")[0][0] is True:
+                continue
+            if kind == "TABLE":
+                self._query(f"ALTER TABLE {qualified(name)} RENAME CONSTRAINT {ident(made)} TO {ident(wanted)}")
+            else:
+                sequence = qualified(TableName(name.schema, made))
+                self._query(f"ALTER SEQUENCE {sequence} RENAME TO {ident(wanted)}")
+
+    def merge(self, staged: TableName, table: Table, columns: list[str]) -> int:
+        names = idents(columns)
+        rows = self._control.run(
+            f"INSERT INTO {qualified(table.name)} ({names}) OVERRIDING SYSTEM VALUE "
+            f"SELECT {names} FROM {qualified(staged)}"
+        )
+        self.drop(staged)
+        return rows
+
+    # -- sequences and triggers
+
+    def set_sequences(self, table: Table) -> None:
+        """Moves each sequence that fills an integer column past the column's largest value, never back."""
+        for column, sequence in self._sequences(table.name):
+            start, step, last, called = self._query(
+                f"SELECT q.seqstart, q.seqincrement, s.last_value, s.is_called FROM {sequence} s, pg_sequence q "
+                f"WHERE q.seqrelid = {literal(sequence)}::regclass"
+            )[0]
+            end = "max" if step > 0 else "min"
+            value = self._query(f"SELECT {end}({ident(column)})::int8 FROM {qualified(table.name)}")[0][0]
+            if value is None:
+                continue
+            following = last + (step if called else 0)
+            up = step > 0
+            if (following > value if up else following < value) or (value < start if up else value > start):
+                continue  # it stands beyond already; setval takes no value outside its bounds
+            self._query(f"SELECT setval({literal(sequence)}::regclass, {value}, true)")
+
+    def _sequences(self, name: TableName) -> list[tuple[str, str]]:
+        """(column, sequence) of identities, serials, and defaults of nextval('…')."""
+        rows = self._query(
+            "SELECT DISTINCT a.attname, quote_ident(n.nspname) || '.' || quote_ident(s.relname) "
+            "FROM pg_attribute a JOIN pg_depend d ON (d.refclassid = 'pg_class'::regclass AND d.refobjid = a.attrelid "
+            "AND d.refobjsubid = a.attnum AND d.classid = 'pg_class'::regclass AND d.deptype IN ('a', 'i')) "
+            "OR (d.classid = 'pg_attrdef'::regclass AND d.refclassid = 'pg_class'::regclass AND d.objid IN "
+            "(SELECT oid FROM pg_attrdef f WHERE f.adrelid = a.attrelid AND f.adnum = a.attnum)) "
+            "JOIN pg_class s ON s.relkind = 'S' AND s.oid = CASE WHEN d.classid = 'pg_class'::regclass "
+            "THEN d.objid ELSE d.refobjid END JOIN pg_namespace n ON n.oid = s.relnamespace "
+            f"WHERE a.attrelid = {literal(qualified(name))}::regclass AND NOT a.attisdropped "
+            "AND a.atttypid IN (20, 21, 23) ORDER BY 1, 2"
+        )
+        return [(column, sequence) for column, sequence in rows]
+
+    def disable_triggers(self, table: Table, disable: bool) -> None:
+        """Turns the user triggers and rules that the plan named off or on."""
+        word = "DISABLE" if disable else "ENABLE"
+        name = qualified(table.name)
+        known = self._query(
+            f"SELECT 'TRIGGER', tgname::text FROM pg_trigger WHERE tgrelid = {literal(name)}::regclass "
+            "AND NOT tgisinternal UNION ALL SELECT 'RULE', rulename::text FROM pg_rewrite "
+            f"WHERE ev_class = {literal(name)}::regclass AND rulename <> '_RETURN'"
+        )
+        there = {str(n) for _, n in known}
+        for kind, trigger in known:
+            if trigger in table.triggers:
+                self._query(f"ALTER TABLE {name} {word} {kind} {ident(trigger)}")
+        missing = [t for t in table.triggers if t not in there]
+        if missing and disable:
+            raise TargetError(
+                f"triggers of its partitions cannot be disabled from here: {', '.join(missing)}", table=str(table.name)
+            )
+
+    # -- privileges
+
+    def missing_privileges(self, tables: list[Table], creating: list[TableName], ledger_schema: str) -> list[str]:
+        problems = []
+        user, database, temporary, create, read_only = self._query(
+            "SELECT current_user, current_database(), has_database_privilege(current_database(), 'TEMP'), "
+            "has_database_privilege(current_database(), 'CREATE'), "
+            "pg_is_in_recovery() OR current_setting('default_transaction_read_only')::bool"
+        )[0]
+        if read_only is True:
+            problems.append(f"database {database} is read-only (a standby, or default_transaction_read_only)")
+        schemas = dict.fromkeys([schema_of(n) for n in creating] + [ledger_schema])
+        for schema in schemas:
+            found = self._control.execute(
+                "SELECT has_schema_privilege(oid, 'CREATE') AND has_schema_privilege(oid, 'USAGE') "
+                "FROM pg_namespace WHERE nspname = ?",
+                (schema,),
+            )
+            if found and found[0][0] is not True:
+                problems.append(f"user {user} may not CREATE in schema {schema}")
+            elif not found and create is not True:
+                problems.append(f"user {user} may not CREATE schema {schema} in database {database}")
+        for table in tables:
+            problems += self._missing_on(table, user, temporary is True)
+        return problems
+
+    def _missing_on(self, table: Table, user: str, temporary: bool) -> list[str]:
+        name = literal(qualified(table.name))
+        problems = [
+            f"user {user} may not {privilege} table {table.name}"
+            for privilege in ("INSERT", "SELECT")
+            if self._query(f"SELECT has_table_privilege({name}::regclass, '{privilege}')")[0][0] is not True
+        ]
+        if not temporary and any(c.type.kind in types.STAGED_KINDS for c in table.columns):
+            problems.append(f"user {user} may not make the TEMPORARY table that {table.name} is loaded through")
+        return problems

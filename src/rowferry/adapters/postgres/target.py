@@ -1,0 +1,192 @@
+"""PostgreSQL as a target: the ledger in its own schema, DDL in transactions, COPY BINARY in."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator, Sequence
+
+import pyarrow as pa
+
+from rowferry.adapters.postgres import ddl, types
+from rowferry.adapters.postgres.catalog import Catalog
+from rowferry.adapters.postgres.connect import Parameters, connect, parameters
+from rowferry.adapters.postgres.control import Control
+from rowferry.adapters.postgres.quoting import ident, literal, qualified
+from rowferry.adapters.postgres.session import Session
+from rowferry.adapters.postgres.source import PostgresSource, require_version
+from rowferry.adapters.postgres.writer import PostgresWriter, load, plan_way
+from rowferry.adapters.protocol import Block, Ledger, Source, SourceOptions, TargetOptions, Writer
+from rowferry.adapters.sql_ledger import LedgerNames, SqlLedger
+from rowferry.errors import RowferryError, TargetError
+from rowferry.model import Column, ColumnPlan, Endpoint, Refusal, Table, TableName
+from rowferry.types import Type
+
+
+def ledger_names(schema: str, make_schema: bool) -> LedgerNames:
+    def table(name: str) -> str:
+        return f"{ident(schema)}.{ident(name)}"
+
+    return LedgerNames(
+        jobs=table("jobs"),
+        steps=table("steps"),
+        chunks=table("chunks"),
+        before=(f"CREATE SCHEMA IF NOT EXISTS {ident(schema)}",) if make_schema else (),
+        index=f"CREATE INDEX IF NOT EXISTS chunks_todo ON {table('chunks')} (job, wave, table_index, number) "
+        "WHERE state = 'todo'",
+    )
+
+
+@contextlib.contextmanager
+def _at(name: TableName) -> Iterator[None]:
+    """Errors say which table they are about."""
+    try:
+        yield
+    except RowferryError as error:
+        error.at(table=str(name))
+        raise
+
+
+@contextlib.contextmanager
+def _transaction(control: Control) -> Iterator[None]:
+    """A transaction, or the caller's where one is open."""
+    if control.session.in_transaction:
+        yield
+        return
+    control.begin()
+    try:
+        yield
+        control.commit()
+    except BaseException:
+        control.rollback()
+        raise
+
+
+class PostgresTarget:
+    """The protocol's Target. DDL and the ledger's queries run on one control connection."""
+
+    def __init__(self, endpoint: Endpoint, options: TargetOptions) -> None:
+        self._endpoint = endpoint
+        self._options = options
+        self._parameters: Parameters = parameters(endpoint)
+        self._control = Control(self._parameters)
+        require_version(self._control.session, TargetError)
+        self._lock = threading.RLock()
+        self._catalog = Catalog(self._control.session, options.ledger_schema)
+        self._definer = ddl.Definer(self._control, self._catalog)
+        found = self._control.execute("SELECT count(*) FROM pg_namespace WHERE nspname = ?", (options.ledger_schema,))
+        self._names = ledger_names(options.ledger_schema, make_schema=not found[0][0])
+        self.ledger: Ledger = SqlLedger(self._control, self._names, self._control, exists=self._ledger_exists)
+
+    def _ledger_exists(self) -> bool:
+        tables = (self._names.jobs, self._names.steps, self._names.chunks)
+        checks = " AND ".join(f"to_regclass({literal(t)}) IS NOT NULL" for t in tables)
+        return self._control.execute(f"SELECT {checks}")[0][0] is True
+
+    def _fresh(self) -> ddl.Definer:
+        """The definer, on the control session of now (it may have been replaced)."""
+        self._catalog.use(self._control.session)
+        return self._definer
+
+    def describe(self, name: TableName) -> Table | None:
+        with self._lock:
+            self._fresh()
+            return self._catalog.describe(name, as_target=True)
+
+    def is_empty(self, name: TableName) -> bool:
+        with self._lock:
+            return self._fresh().is_empty(name)
+
+    def plan_column(self, column: Column, form: Type) -> Column | Refusal:
+        with self._lock:
+            native = column.native.removeprefix(types.PREFIX)
+            # A source that is a live PostgreSQL gives wire forms, and its user types come with the table.
+            comes_along = any(f.kind == "wire" for f in column.forms)
+            ours = types.base_native(column.forms) is not None
+            exists = ours and (comes_along or form.kind == "opaque" or self._fresh().type_exists(native))
+            return ddl.plan_column(column, form, exists)
+
+    def checks(self, column: Column) -> tuple[str, ...]:
+        # json keeps \u0000 as it is written; jsonb cannot hold it. No text holds the character itself.
+        return ("no_nul", "no_escaped_nul") if _holds_jsonb(column.type) else ("no_nul",)
+
+    def missing_privileges(self, tables: Sequence[Table], creating: Sequence[TableName]) -> list[str]:
+        with self._lock:
+            return self._fresh().missing_privileges(list(tables), list(creating), self._options.ledger_schema)
+
+    def create_table(self, table: Table, name: TableName, source_engine: str) -> None:
+        with self._lock, _at(name):
+            self._fresh().create_table(table, name, source_engine)
+
+    def add_keys(self, table: Table, name: TableName) -> None:
+        with self._lock, _at(name):
+            self._fresh().add_keys(table, name)
+
+    def truncate(self, name: TableName) -> None:
+        with self._lock, _at(name):
+            self._fresh().truncate(name)
+
+    def drop(self, name: TableName) -> None:
+        with self._lock, _at(name):
+            self._fresh().drop(name)
+
+    def swap(self, loaded: TableName, name: TableName) -> None:
+        with self._lock, _at(name), _transaction(self._control):
+            self._fresh().swap(loaded, name)
+
+    def merge(self, staged: TableName, table: Table, columns: Sequence[str]) -> int:
+        with self._lock, _at(table.name), _transaction(self._control):
+            return self._fresh().merge(staged, table, list(columns))
+
+    def set_sequences(self, table: Table) -> None:
+        with self._lock, _at(table.name):
+            self._fresh().set_sequences(table)
+
+    def disable_triggers(self, table: Table, disable: bool) -> None:
+        with self._lock, _at(table.name):
+            self._fresh().disable_triggers(table, disable)
+
+    def writer(self) -> Writer:
+        return PostgresWriter(self._parameters, self._names)
+
+    def repair(
+        self,
+        table: Table,
+        columns: tuple[ColumnPlan, ...],
+        key: Sequence[str],
+        delete: pa.RecordBatch | None,
+        insert: Sequence[pa.RecordBatch],
+    ) -> int:
+        session = connect(self._parameters, TargetError)
+        try:
+            session.begin()
+            if delete is not None and delete.num_rows:
+                keys = [next(c for c in columns if c.target == name) for name in key]
+                self._delete(session, table, keys, delete)
+            way = plan_way(table.name, columns, "append", ())
+            rows = load(session, way, columns, (Block(b) for b in insert), raw=False) if insert else 0
+            session.commit()
+            return rows
+        except RowferryError as error:
+            raise error.at(table=str(table.name)) from None
+        finally:
+            session.close()
+
+    def _delete(self, session: Session, table: Table, keys: list[ColumnPlan], rows: pa.RecordBatch) -> None:
+        """Deletes rows by key, through a temporary table of the keys."""
+        stage = TableName("pg_temp", "rowferry_keys")
+        made = ", ".join(f"{ident(k.target)} {k.column.native}" for k in keys)
+        session.query(f"CREATE TEMP TABLE IF NOT EXISTS rowferry_keys ({made}) ON COMMIT DROP")
+        load(session, plan_way(stage, keys, "append", ()), keys, [Block(rows)], raw=False)
+        same = " AND ".join(f"t.{ident(k.target)} = k.{ident(k.target)}" for k in keys)
+        session.query(f"DELETE FROM {qualified(table.name)} AS t USING {qualified(stage)} AS k WHERE {same}")
+
+    def as_source(self) -> Source:
+        return PostgresSource(self._endpoint, SourceOptions(), self._options.ledger_schema)
+
+    def close(self) -> None:
+        self._control.close()
+
+
+def _holds_jsonb(type_: Type) -> bool:
+    return type_.kind == "jsonb" or (type_.element is not None and _holds_jsonb(type_.element))

@@ -1,0 +1,231 @@
+"""Rows into PostgreSQL: COPY … FROM STDIN BINARY, straight or through a temporary table."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import struct
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from rowferry.adapters import sql_ledger
+from rowferry.adapters.postgres import failure, types
+from rowferry.adapters.postgres.connect import Parameters, connect
+from rowferry.adapters.postgres.control import patient_connect
+from rowferry.adapters.postgres.quoting import ident, idents, qualified
+from rowferry.adapters.postgres.session import Session
+from rowferry.adapters.postgres.wire import ConnectionLostError, ServerError
+from rowferry.adapters.protocol import Block, WriteRequest
+from rowferry.adapters.sql_ledger import LedgerNames
+from rowferry.convert import value_text
+from rowferry.errors import DataError, RowferryError, TargetError
+from rowferry.model import ChunkRow, ColumnPlan, TableName
+
+if TYPE_CHECKING:
+    from rowferry._native.pg_copy import Encoder
+
+#: Bytes of one CopyData message that the encoder makes: a page of the server's own buffer.
+FRAME_BYTES = 64 * 1024
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Way:
+    """How one request's rows go in: SQL around the COPY, and the codec of each field."""
+
+    copy: str
+    codecs: list[tuple[str, dict[str, Any]]]
+    #: Makes the temporary table, if there is one, and moves its rows on.
+    before: str | None = None
+    after: str | None = None
+    #: The temporary table's column names → the target's.
+    names: dict[str, str] = dataclasses.field(default_factory=dict)
+
+
+def plan_way(name: TableName, columns: Sequence[ColumnPlan], mode: str, key: Sequence[str]) -> Way:
+    """The way of a request. Types without an encoder travel as text and are cast by the server."""
+    codecs = [_codec(c) for c in columns]
+    targets = [c.target for c in columns]
+    staged = [c.column.type.kind in types.STAGED_KINDS for c in columns]
+    if mode != "upsert" and not any(staged):
+        return Way(f"COPY {qualified(name)} ({idents(targets)}) FROM STDIN (FORMAT binary)", codecs)
+    names = [f"c{i}" for i in range(len(columns))]
+    kinds = ["text" if s else c.column.native for c, s in zip(columns, staged, strict=True)]
+    made = ", ".join(f"{n} {k}" for n, k in zip(names, kinds, strict=True))
+    stage = "pg_temp." + ident("rowferry_" + hashlib.blake2b(made.encode(), digest_size=8).hexdigest())
+    # A cast to the type alone, without its size: an explicit cast to varchar(3) would cut in silence.
+    values = ", ".join(
+        f"{n}::{_cast_type(c.column.native)}" if s else n for n, c, s in zip(names, columns, staged, strict=True)
+    )
+    after = f"INSERT INTO {qualified(name)} ({idents(targets)}) OVERRIDING SYSTEM VALUE SELECT {values} FROM {stage}"
+    if mode == "upsert":
+        others = [t for t in targets if t not in key]
+        changes = ", ".join(f"{ident(t)} = EXCLUDED.{ident(t)}" for t in others or key)
+        after += f" ON CONFLICT ({idents(key)}) DO UPDATE SET {changes}"
+    return Way(
+        copy=f"COPY {stage} ({', '.join(names)}) FROM STDIN (FORMAT binary)",
+        codecs=codecs,
+        before=f"CREATE TEMP TABLE IF NOT EXISTS {stage} ({made}) ON COMMIT DELETE ROWS; TRUNCATE {stage}",
+        after=after,
+        names=dict(zip(names, targets, strict=True)),
+    )
+
+
+def _cast_type(native: str) -> str:
+    # "character" without a size is character(1), "bit" is bit(1); neither is ever staged as text.
+    return types.bare(native)
+
+
+def _codec(column: ColumnPlan) -> tuple[str, dict[str, Any]]:
+    native = types.base_native(column.column.forms) or column.column.native
+    name, params = types.codec(column.column.type, native)
+    return ("wire" if name == "wire_numeric" else name), params
+
+
+def load(session: Session, way: Way, columns: Sequence[ColumnPlan], blocks: Iterable[Block], raw: bool) -> int:
+    """Sends all blocks in the session's open transaction; returns the rows that the target took.
+
+    Raises TargetError, DataError; what ``blocks`` raises passes through, the COPY given up.
+    """
+    from rowferry._native.pg_copy import HEADER, TRAILER, EncodeError, Encoder
+
+    wire = session.wire
+    encoder: Encoder = Encoder(way.codecs)
+    numerics = [i for i, c in enumerate(columns) if _is_wire_numeric(c)]
+    sent, copying = 0, False
+    batch: pa.RecordBatch | None = None
+    try:
+        if way.before:
+            wire.simple(way.before)
+        wire.copy_in(way.copy)
+        copying = True
+        wire.copy_data(HEADER)
+        for block in blocks:
+            batch = block.batch
+            if raw:
+                if block.raw is None:
+                    raise TargetError("raw frames were asked for, and the source gave none")
+                wire.copy_data(block.raw)
+            else:
+                wire.copy_frames(encoder.encode(_with_scales(batch, numerics), FRAME_BYTES))
+            sent += batch.num_rows
+        batch = None
+        wire.copy_data(TRAILER)
+        copying = False
+        accepted = wire.copy_done()
+        if way.after and accepted == sent:
+            accepted = wire.simple(way.after)[-1].count
+    except ServerError as error:
+        copying = False
+        raise failure.from_server(error, TargetError, way.names) from None
+    except ConnectionLostError as error:
+        copying = False
+        raise failure.from_loss(error, TargetError) from None
+    except EncodeError as error:
+        assert batch is not None
+        raise _value_error(error, columns, batch) from None
+    finally:
+        if copying and not wire.closed:
+            _give_up(session)
+    if accepted != sent:
+        raise TargetError(
+            f"{sent:,} rows were sent and the server took {accepted:,}",
+            hint="look for triggers or rules on the target table",
+        )
+    return accepted
+
+
+def _give_up(session: Session) -> None:
+    """Ends a COPY whose rows will not come; the connection is closed where that fails."""
+    try:
+        session.wire.copy_fail("the rows will not come")
+    except (ServerError, ConnectionLostError):
+        session.wire.abandon()
+
+
+def _value_error(error: Any, columns: Sequence[ColumnPlan], batch: pa.RecordBatch) -> DataError:
+    column = columns[error.column]
+    type_ = column.column.type
+    value = value_text(batch.column(error.column), error.row, type_) if type_.kind != "list" else None
+    return DataError(
+        f"does not fit {column.column.native}: {error.reason}",
+        column=column.source,
+        value=repr(value)[:200] if value is not None else None,
+    )
+
+
+def _is_wire_numeric(column: ColumnPlan) -> bool:
+    type_ = column.column.type
+    return type_.kind == "wire" and types.bare((type_.native or "").removeprefix(types.PREFIX)) == "numeric"
+
+
+def _with_scales(batch: pa.RecordBatch, numerics: list[int]) -> pa.RecordBatch:
+    """The batch with a display scale in its numerics: they are read without one, so that they compare
+    by value, and the server cuts digits beyond the scale that it is given."""
+    for index in numerics:
+        column = pa.array([None if v is None else _with_scale(v) for v in batch.column(index).to_pylist()], pa.binary())
+        batch = batch.set_column(index, batch.schema.field(index), column)
+    return batch
+
+
+def _with_scale(value: bytes) -> bytes:
+    """The smallest display scale that shows all digits of a binary numeric."""
+    digits, weight, sign, _ = struct.unpack_from("!hhHH", value)
+    if sign not in (0, 0x4000) or digits == 0:
+        return value
+    (last,) = struct.unpack_from("!H", value, 6 + 2 * digits)
+    zeros = 0
+    while zeros < 4 and last % 10 == 0:
+        last //= 10
+        zeros += 1
+    scale = max(0, 4 * (digits - weight - 1) - zeros)
+    return value[:6] + struct.pack("!H", scale) + value[8:]
+
+
+class PostgresWriter:
+    """The protocol's Writer: one connection, one chunk at a time."""
+
+    def __init__(self, parameters: Parameters, names: LedgerNames) -> None:
+        self._parameters = parameters
+        self._names = names
+        self._session = connect(parameters, TargetError)
+
+    def _alive(self) -> Session:
+        """The session, between transactions; a new one where the server has gone meanwhile."""
+        if self._session.wire.closed or self._session.wire.readable():
+            self._session.close()
+            self._session = patient_connect(self._parameters, TargetError)
+        return self._session
+
+    def claim(self, job: str) -> ChunkRow | None:
+        session = self._alive()
+        session.begin()
+        return sql_ledger.claim(session, self._names, job)
+
+    def pending(self, job: str) -> int:
+        return sql_ledger.pending(self._alive(), self._names, job)
+
+    def write(self, request: WriteRequest, blocks: Iterable[Block]) -> int:
+        way = plan_way(request.name, request.columns, request.mode, request.key)
+        try:
+            return load(self._session, way, request.columns, blocks, request.raw)
+        except RowferryError as error:
+            if isinstance(error, (TargetError, DataError)):
+                error.at(table=str(request.name))
+            raise
+
+    def finish(self, job: str, chunk: ChunkRow) -> None:
+        sql_ledger.finish(self._session, self._names, job, chunk)
+
+    def commit(self) -> None:
+        self._session.commit()
+
+    def rollback(self) -> None:
+        self._session.rollback()
+
+    def is_done(self, job: str, chunk: ChunkRow) -> bool:
+        return sql_ledger.is_done(self._alive(), self._names, job, chunk)
+
+    def close(self) -> None:
+        self._session.close()
