@@ -36,6 +36,8 @@ RETRY_WAIT_MAX_S = 8.0
 
 #: How often a worker looks again while others still hold the last chunks (seconds).
 CLAIM_POLL_S = 0.2
+#: After how long such a wait is said: well above a chunk's usual time, so that a small copy is quiet.
+IDLE_SAID_AFTER_S = 5.0
 
 #: Buckets of a verification: count + 128-bit sum each, so 98 KiB a side and thread.
 VERIFY_BUCKETS = 4096

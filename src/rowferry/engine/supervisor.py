@@ -39,6 +39,9 @@ from rowferry.failpoints import passing
 from rowferry.model import ChunkRow, JobRow, Plan, TableName, TablePlan
 from rowferry.types import dump, load
 
+#: Reasons of a refusal that its one line names; the plan command shows them all.
+REASONS_SHOWN = 12
+
 
 def copy(request: Request, on_event: EventHandler, stop: threading.Event, command: str = "copy") -> Report:
     """Runs the job of this request to its end. Raises what stopped it, with ``error.report`` where there is one."""
@@ -85,7 +88,9 @@ class Copy:
             if findings is not None:
                 self._notes = list(findings.notes)
                 if reasons := findings.sentences():
-                    raise RefusedError("refused: " + "; ".join(reasons))
+                    shown = "; ".join(reasons[:REASONS_SHOWN])
+                    more = f"; and {len(reasons) - REASONS_SHOWN} more" if len(reasons) > REASONS_SHOWN else ""
+                    raise RefusedError(f"refused: {shown}{more}", hint="rowferry plan shows them all" if more else None)
             with opening.target_of(request) as target:
                 return self._with_lock(source, target, findings)
 

@@ -75,7 +75,9 @@ class Worker(threading.Thread):
         super().__init__(name=f"rowferry-worker-{number}", daemon=True)
         self._number = number
         self._shared = shared
-        self._waiting = False
+        #: Since when there was no chunk to take (monotonic seconds), and whether that was said.
+        self._idle_since: float | None = None
+        self._said = False
         self._reader: Reader | None = None
         self._writer: Writer | None = None
         self._ways: dict[int, TableWay] = {}
@@ -111,12 +113,10 @@ class Worker(threading.Thread):
             pending = self._writer.pending(shared.job)
             if pending == 0:
                 return False
-            if not self._waiting:
-                shared.on_event(Waiting("chunks that other workers hold", pending))
-            self._waiting = True
+            self._idle(pending)
             shared.stop.wait(limits.CLAIM_POLL_S)
             return True
-        self._waiting = False
+        self._idle_since, self._said = None, False
         passing("claimed")
         plan = shared.plan.tables[chunk.table]
         try:
@@ -133,6 +133,14 @@ class Worker(threading.Thread):
             )
             shared.stop.wait(wait_s)
         return True
+
+    def _idle(self, pending: int) -> None:
+        """Says why nothing happens, once it has been so for longer than a chunk usually takes."""
+        now = time.monotonic()
+        self._idle_since = self._idle_since or now
+        if not self._said and now - self._idle_since > limits.IDLE_SAID_AFTER_S:
+            self._said = True
+            self._shared.on_event(Waiting("chunks that other workers hold", pending))
 
     def _carry(self, plan: TablePlan, chunk: ChunkRow) -> None:
         assert self._reader is not None
