@@ -63,7 +63,8 @@ class Transfer:
         self._way = way
         self._stop = stop
         self._read = Digester(way.comparisons, "source")
-        # Without any conversion (raw: the checks of an engine against itself) both digests are of the very same buffers: one is computed, and is both.
+        # Without any conversion (or with raw frames) both digests are of the very same buffers: one is
+        # computed, and is both.
         self._sent = self._read if way.identity or way.plan.raw else Digester(way.comparisons, "target")
         self.rows_read = 0
         self.rows_sent = 0
