@@ -160,10 +160,14 @@ class PostgresTarget:
         session = connect(self._parameters, TargetError)
         try:
             session.begin()
+            mode = "append"
+            if insert and delete is not None and self._is_referenced(session, table, key):
+                # Deleting a row would delete or orphan those that refer to it: replaced rows stay and change.
+                mode, delete = "upsert", _without_keys(delete, insert, key)
             if delete is not None and delete.num_rows:
                 keys = [next(c for c in columns if c.target == name) for name in key]
                 self._delete(session, table, keys, delete)
-            way = plan_way(table.name, columns, "append", ())
+            way = plan_way(table.name, columns, mode, key)
             rows = load(session, way, columns, (Block(b) for b in insert), raw=False) if insert else 0
             session.commit()
             return rows
@@ -171,6 +175,18 @@ class PostgresTarget:
             raise error.at(table=str(table.name)) from None
         finally:
             session.close()
+
+    def _is_referenced(self, session: Session, table: Table, key: Sequence[str]) -> bool:
+        """Whether foreign keys point to the table. Raises TargetError where its rows then cannot be replaced."""
+        relation = literal(qualified(table.name))
+        query = f"SELECT conname FROM pg_constraint WHERE contype = 'f' AND confrelid = {relation}::regclass LIMIT 1"
+        found = session.query(query)
+        if found and not any(set(key) == set(unique) for unique in (table.primary_key, *table.unique_keys)):
+            raise TargetError(
+                f"its rows cannot be replaced: the foreign key {found[0][0]!r} refers to them, and no unique key of "
+                f"the table is ({', '.join(key)})"
+            )
+        return bool(found)
 
     def _delete(self, session: Session, table: Table, keys: list[ColumnPlan], rows: pa.RecordBatch) -> None:
         """Deletes rows by key, through a temporary table of the keys."""
@@ -186,6 +202,13 @@ class PostgresTarget:
 
     def close(self) -> None:
         self._control.close()
+
+
+def _without_keys(delete: pa.RecordBatch, insert: Sequence[pa.RecordBatch], key: Sequence[str]) -> pa.RecordBatch:
+    """The keys to delete that no inserted row has."""
+    inserted = pa.Table.from_batches(insert).select(list(key))
+    left = pa.Table.from_batches([delete]).join(inserted, keys=list(key), join_type="left anti").combine_chunks()
+    return left.to_batches()[0] if left.num_rows else delete.slice(0, 0)
 
 
 def _holds_jsonb(type_: Type) -> bool:
