@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Callable
 
 import psycopg
@@ -14,7 +15,7 @@ from rowferry.adapters.protocol import SourceOptions, TargetOptions
 from rowferry.engine.repair import repair
 from rowferry.engine.verify import TableDifference, verify_tables
 from rowferry.errors import TargetError
-from rowferry.model import ColumnPlan, TableName, TablePlan
+from rowferry.model import Column, ColumnPlan, TableName, TablePlan
 from rowferry.stages.digest import compare
 
 pytestmark = pytest.mark.server
@@ -35,7 +36,18 @@ def rows(url: str, query: str) -> list[tuple]:
         return connection.execute(query).fetchall()
 
 
-def mend(source_url: str, target_url: str, table: str, delete_extra: bool = False) -> tuple[TableDifference, int]:
+def plan_column(ours: Column, theirs: Column, wire: bool) -> ColumnPlan:
+    """Compared in the usual form, or as the bytes of the binary form where there is one."""
+    form = next((f for f in ours.forms if wire and f.kind == "wire"), ours.type)
+    to = form if form.kind == "wire" else theirs.type
+    way = compare(form, to, source_engine="postgres", target_engine="postgres")
+    assert way is not None
+    return ColumnPlan(ours.name, form, theirs.name, dataclasses.replace(theirs, type=to), way)
+
+
+def mend(
+    source_url: str, target_url: str, table: str, delete_extra: bool = False, wire: bool = False
+) -> tuple[TableDifference, int]:
     """What was found, and the rows touched; a comparison after the repair has to find nothing."""
     with (
         contextlib.closing(adapter.open_source(endpoint.parse(source_url), SourceOptions())) as source,
@@ -44,14 +56,7 @@ def mend(source_url: str, target_url: str, table: str, delete_extra: bool = Fals
         name = TableName(None, table)
         with contextlib.closing(target.as_source()) as written:
             ours, theirs = source.describe(name), written.describe(name)
-            ways = [
-                compare(a.type, b.type, source_engine="postgres", target_engine="postgres")
-                for a, b in zip(ours.columns, theirs.columns, strict=True)
-            ]
-            columns = tuple(
-                ColumnPlan(a.name, a.type, b.name, b, way)
-                for a, b, way in zip(ours.columns, theirs.columns, ways, strict=True)
-            )
+            columns = tuple(plan_column(a, b, wire) for a, b in zip(ours.columns, theirs.columns, strict=True))
             plan = TablePlan(0, ours, theirs, columns, key=ours.primary_key)
             source.open_snapshot(2)
             written.open_snapshot(2)
@@ -98,7 +103,8 @@ def test_repair_rows_of_a_referenced_table_without_its_unique_key_are_refused(
     assert rows(target, "SELECT * FROM orders") == [(2,)]
 
 
-def test_repair_wire_and_opaque_columns_come_as_they_are(postgres_database: Callable[[], str]) -> None:
+@pytest.mark.parametrize("wire", [False, True])
+def test_repair_wire_and_opaque_columns_come_as_they_are(postgres_database: Callable[[], str], wire: bool) -> None:
     source, target = postgres_database(), postgres_database()
     table = (
         "CREATE TABLE t (id int PRIMARY KEY, b box, i inet, r int4range, n numeric, a int[], z timetz, at timestamp)"
@@ -111,10 +117,12 @@ def test_repair_wire_and_opaque_columns_come_as_they_are(postgres_database: Call
         " (2, NULL, NULL, NULL, NULL, NULL, NULL, '0044-03-15 BC')",
     )
     load(target, "INSERT INTO t VALUES (1, '(1,2),(3,5)', '10.0.0.2/8', '[1,6)', '1.50', '{1,2}', '10:00+05', NULL)")
-    found, touched = mend(source, target, "t")
+    found, touched = mend(source, target, "t", wire=wire)
     assert (found.missing, found.changed, touched) == (1, 1, 2)
     changed = next(row for row in found.named if row.kind == "changed")
     assert changed.source["i"] == "10.0.0.1/8"
     assert changed.source["at"] == "infinity"
+    assert (changed.source["n"], changed.target["n"]) == ("NaN", "1.50")
+    assert (changed.source["b"], changed.target["b"]) == ("(3,4),(1,2)", "(3,5),(1,2)")
     query = "SELECT id, b::text, i::text, r::text, n::text, a::text, z::text, at::text FROM t ORDER BY id"
     assert rows(target, query) == rows(source, query)

@@ -58,12 +58,13 @@ class Names:
         }
 
     def consumer(self, side: Side) -> Consumer:
-        """Takes the wanted rows out of each batch of a side."""
+        """Takes the wanted rows out of each batch of a side (with or without the readable columns)."""
         digester = side.digester()
         cells = [Digester([column.comparison], side.name) for column in side.columns]
+        places = list(range(len(side.columns)))
 
         def take(batch: pa.RecordBatch) -> None:
-            keys, rows = digests_of(digester, batch)
+            keys, rows = digests_of(digester, batch.select(places))
             mask = pc.is_in(keys, value_set=self._wanted)
             if pc.any(mask).as_py():
                 kept = batch.filter(mask)
@@ -127,7 +128,11 @@ class Names:
 
 
 def _seen(side: Side, cells: list[Digester], row: pa.RecordBatch) -> Seen:
-    texts = tuple(value_text(row.column(i), 0, form) for i, (_, form) in enumerate(side.forms))
+    shown = [(i, form) for i, (_, form) in enumerate(side.forms)]
+    if row.num_columns > len(shown):
+        for place, (i, form) in enumerate(side.readable, len(shown)):
+            shown[i] = (place, form)
+    texts = tuple(value_text(row.column(place), 0, form) for place, form in shown)
     digests = tuple(
         digester.rows(pa.RecordBatch.from_arrays([row.column(i)], [str(i)]))[1] for i, digester in enumerate(cells)
     )

@@ -47,6 +47,12 @@ class Side:
             kept = [places[name] for name in columns]
         self.columns = tuple(plan.columns[i] for i in kept)
         self.forms = tuple(forms[i] for i in kept)
+        #: (column's index, form) of columns that are compared as wire bytes, in a form that people can read.
+        self.readable = tuple(
+            (i, next((f for f in table.column(name).forms if f.kind != "wire"), form))
+            for i, (name, form) in enumerate(self.forms)
+            if form.kind == "wire"
+        )
         places = {c.target: i for i, c in enumerate(self.columns)}
         #: Indices of the key columns among ``columns``; empty where the table is compared as a multiset.
         self.key = tuple(places[name] for name in plan.key if name in places) if key_is_read(plan) else ()
@@ -70,11 +76,17 @@ class Side:
         """A digester of this side's columns; one for each thread."""
         return Digester([c.comparison for c in self.columns], self.name, self.key)
 
-    def scan(self, consumers: list[Consumer], others: list[BaseException] | None = None) -> None:
+    def scan(
+        self, consumers: list[Consumer], others: list[BaseException] | None = None, *, readable: bool = False
+    ) -> None:
         """Reads every row once; consumer i sees the batches of thread i. Raises what a thread raised.
 
-        ``others``: a list shared with a scan of the other side, so that an error there ends this one.
+        others: a list shared with a scan of the other side, so that an error there ends this one.
+        readable: batches have the columns of ``readable`` after the others.
         """
+        forms = self.forms
+        if readable:
+            forms += tuple((forms[i][0], form) for i, form in self.readable)
         errors: list[BaseException] = [] if others is None else others
         todo = collections.deque(self._bounds)
         with self._blamed():
@@ -84,7 +96,7 @@ class Side:
 
         def run(reader: Reader, consumer: Consumer) -> None:
             try:
-                self._read(reader, consumer, todo, errors)
+                self._read(reader, consumer, forms, todo, errors)
             except BaseException as error:  # noqa: BLE001 - raised below, in the caller's thread
                 own.append(error)
                 errors.append(error)
@@ -114,14 +126,19 @@ class Side:
             raise error.at(table=str(self.table.name)) from None
 
     def _read(
-        self, reader: Reader, consumer: Consumer, todo: collections.deque[Bound], errors: list[BaseException]
+        self,
+        reader: Reader,
+        consumer: Consumer,
+        forms: tuple[tuple[str, Type], ...],
+        todo: collections.deque[Bound],
+        errors: list[BaseException],
     ) -> None:
         while not errors:
             try:
                 bound = todo.popleft()
             except IndexError:
                 return
-            request = ReadRequest(self.table, self.forms, bound, self._where, limits.BATCH_BYTES)
+            request = ReadRequest(self.table, forms, bound, self._where, limits.BATCH_BYTES)
             for block in reader.read(request):
                 if self._stop is not None and self._stop.is_set():
                     raise StoppedError("stopped on request")
@@ -148,14 +165,16 @@ def key_is_read(plan: TablePlan) -> bool:
     return bool(plan.key) and set(plan.key) <= compared
 
 
-def scan_both(source: Side, target: Side, consumers_of: Callable[[Side], list[Consumer]]) -> None:
+def scan_both(
+    source: Side, target: Side, consumers_of: Callable[[Side], list[Consumer]], *, readable: bool = False
+) -> None:
     """Scans both sides at the same time. Raises the first error of either."""
     errors: list[BaseException] = []
     failures: list[BaseException] = []
 
     def run(side: Side, consumers: list[Consumer]) -> None:
         try:
-            side.scan(consumers, errors)
+            side.scan(consumers, errors, readable=readable)
         except BaseException as error:  # noqa: BLE001 - raised below, in the caller's thread
             errors.append(error)
             failures.append(error)

@@ -3,7 +3,7 @@
 Pass 1 reads both sides once and adds each row's digest to the bucket of its key; equal buckets are
 done. Pass 2 reads both sides again, keeps the (key, row) digests of differing buckets, and counts
 exactly what is missing, extra and changed: in several rounds where they are too many to be held.
-Pass 3 reads the rows that are named, where pass 2 could not keep them.
+Pass 3 reads the rows that are named, where pass 2 could not keep them, or kept what people cannot read.
 
 No order, no bounds and no collation has to be common to the two sides.
 """
@@ -177,13 +177,13 @@ class _Comparison:
 
     def _named(self, round_: _Round, entries: pa.Table, named_max: int) -> list[RowDifference]:
         names = Names(self._plan, choose(entries, named_max))
-        if round_.kept is not None:
+        if round_.kept is not None and not any(side.readable for side in self._sides):
             for side in self._sides:
                 consumer = names.consumer(side)
                 for batch in round_.kept[side.name]:
                     consumer(batch)
         else:
-            scan_both(*self._sides, lambda side: [names.consumer(side) for _ in range(side.threads)])
+            scan_both(*self._sides, lambda side: [names.consumer(side) for _ in range(side.threads)], readable=True)
         named = names.differences()
         return [row for row in named if row.kind != "extra"] if self._contained else named
 
