@@ -50,6 +50,8 @@ cdef inline int reserve(uint8_t** buffer, int64_t* capacity, int64_t needed) noe
 
 
 cdef inline int write_bytes(Json* j, const uint8_t* p, int64_t n) noexcept nogil:
+    if n == 0:  # an empty text may have no address, which memcpy must not be given
+        return JSON_GOOD
     if reserve(&j.out, &j.capacity, j.size + n) != JSON_GOOD:
         return JSON_NO_MEMORY
     memcpy(j.out + j.size, p, n)

@@ -101,6 +101,16 @@ def test_constants_are_as_written_down() -> None:
     assert len(set(ours)) == len(ours)
 
 
+def test_document_holds_every_vector_and_constant() -> None:
+    text = (pathlib.Path(__file__).parents[2] / "docs" / "DIGEST.md").read_text()
+    for spec, _, expected in VECTORS:
+        assert f"| `{spec}` |" in text
+        assert expected in text
+    for tag in row_digest.TAGS:
+        for lane in (0, 1):
+            assert f"{row_digest.constant(f'tag {tag}', lane):016x}" in text
+
+
 def test_rows_without_columns_are_counted() -> None:
     batch = pa.RecordBatch.from_struct_array(pa.array([{}] * 5, pa.struct([])))
     hasher = Hasher([])
