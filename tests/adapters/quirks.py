@@ -117,7 +117,7 @@ class Sqlite(Quirks):
 
     def load(self, url: str, name: str, table: pa.Table, key: Sequence[str] = ()) -> None:
         with self._open(url) as c:
-            c.execute(f"CREATE TABLE {quoted(name)} ({columns_sql(table, key, SQL_NAMES)})")
+            c.execute(f"CREATE TABLE {quoted(name)} ({columns_sql(table, key, SQL_NAMES | {'int64': 'INTEGER'})})")
             marks = ", ".join("?" * table.num_columns)
             texts = [
                 [None if v is None else str(v) if not isinstance(v, (int, float, str, bytes)) else v for v in row]

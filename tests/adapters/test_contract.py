@@ -449,11 +449,12 @@ def test_claims_go_by_wave_and_wait_for_the_wave_before(engine: Quirks) -> None:
         ferry.write(first, one, batch_of(10))
         first.finish(JOB, contract.finished(one, 10))
         first.commit()
-        assert first.pending(JOB) == (1 if contract.capabilities(url).parallel_writers else 2)
-        rest = 1 if contract.capabilities(url).parallel_writers else 2
-        numbers = [ferry.carry(batch_of(10, 20 + 10 * n)).number for n in range(rest)]
+        carried = 20 if contract.capabilities(url).parallel_writers else 10
+        rest = 3 - carried // 10
+        assert first.pending(JOB) == rest
+        numbers = [ferry.carry(batch_of(10, carried + 10 * n)).number for n in range(rest)]
         assert numbers[-1] == 0, "the later wave comes last"
-    assert [r[0] for r in engine.rows(url, "t")] == list(range(10 * (1 + rest + (3 - 1 - rest))))
+    assert [r[0] for r in engine.rows(url, "t")] == list(range(30))
 
 
 def test_the_ledger_keeps_jobs_steps_and_chunks_as_they_were_given(engine: Quirks) -> None:
@@ -750,7 +751,6 @@ NARROWER = [
     ("duckdb", "FLOAT", Type("float64"), 0.1, 0.5),
     ("duckdb", "TIMESTAMP_S", Type("timestamp", unit="us"), 1_500_000, 2_000_000),
     ("sqlite", "DECIMAL(5,1)", Type("decimal", precision=10, scale=2), "12.34", "12.30"),
-    ("sqlite", "VARCHAR(3)", Type("text"), "four", "thr"),
     ("postgres", "numeric(5,1)", Type("decimal", precision=10, scale=2), "12.34", "12.30"),
     ("postgres", "smallint", Type("int64"), 40_000, 400),
     ("postgres", "real", Type("float64"), 0.1, 0.5),
