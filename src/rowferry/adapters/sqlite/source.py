@@ -1,0 +1,277 @@
+"""Reads a SQLite file: readers that share one state, and rows in Arrow batches."""
+
+from __future__ import annotations
+
+import contextlib
+import fnmatch
+import threading
+from collections.abc import Iterator
+
+import pyarrow as pa
+
+from rowferry import limits
+from rowferry.adapters.protocol import Block, ReadRequest, SourceOptions
+from rowferry.adapters.sqlite import catalog, chunks, nested
+from rowferry.adapters.sqlite.types import NESTED, TEXT, read_spec
+from rowferry.adapters.sqlite.wire import File, Session, SqliteFailure, UnfitValue, error_of, quote
+from rowferry.errors import ConfigError, DataError, RowferryError, SourceError
+from rowferry.model import Bound, Endpoint, Table, TableName
+from rowferry.types import Type
+
+#: How often readers are opened anew until no other process wrote in between (where no lock can be taken).
+_SNAPSHOT_TRIES = 20
+
+
+class SqliteSource:
+    """The protocol's Source. ``policies``: patterns on ``table.column``, as the user gave them."""
+
+    def __init__(self, file: File, policies: dict[str, str], *, shared: bool = False) -> None:
+        self._file = file
+        self._policies = dict(policies)
+        #: The same process writes this file: its lock is not taken again.
+        self._shared = shared
+        self._control = file.session()
+        self._control.execute("PRAGMA trusted_schema = OFF")
+        self._control.execute("PRAGMA query_only = ON")
+        self._utf8 = catalog.is_utf8(self._control)
+        self._guard = threading.Lock()
+        self._free: list[Session] = []
+        self._all: list[Session] = []
+        self._snapshot: str | None = None
+        self._guarantee: str | None = None
+        #: Values that were read as NULL by the policy null: (table, column) → count.
+        self._settled: dict[tuple[str, str], int] = {}
+
+    @staticmethod
+    def open(endpoint: Endpoint, options: SourceOptions) -> SqliteSource:
+        file = File(endpoint, SourceError, read_only=True)
+        return SqliteSource(file, options.policies)
+
+    def list_tables(self) -> list[TableName]:
+        return catalog.list_tables(self._control)
+
+    def list_views(self) -> list[TableName]:
+        return catalog.list_views(self._control)
+
+    def describe(self, name: TableName, *, census: bool = True) -> Table | None:
+        try:
+            return catalog.describe(self._control, name, census=census)
+        except RowferryError as error:
+            raise error.at(table=str(name)) from None
+
+    def state_token(self) -> str | None:
+        # Bytes 24–27 of the header count every change in rollback mode; in WAL mode the log's own stat changes.
+        header = self._control.database.header()
+        return f"{self._file.stat_token()}/{header[24:28].hex()}"
+
+    def open_snapshot(self, readers: int, adopt: str | None = None) -> str:
+        """All readers begin while one connection holds SQLite's write lock, so that no commit falls between them.
+
+        Where the file cannot be locked (read-only) they begin one after the other, again until the file is the
+        same before and after.
+        """
+        if self._file.writable and not self._shared:
+            with contextlib.closing(File.session(self._lockable())) as lock:
+                lock.execute("BEGIN IMMEDIATE")
+                self._open_readers(readers)
+                lock.execute("ROLLBACK")
+            return self._fixed("one")
+        for _ in range(_SNAPSHOT_TRIES):
+            before = self.state_token()
+            self._open_readers(readers)
+            if self.state_token() == before:
+                return self._fixed("one")
+            self._close_readers()
+        self._open_readers(readers)
+        return self._fixed("none")
+
+    def _lockable(self) -> File:
+        """The same file, opened for writing only to hold its lock for a moment."""
+        return File(
+            Endpoint("sqlite", "sqlite", path=self._file.path, query=(("timeout", str(self._file.busy_ms / 1000)),)),
+            SourceError,
+            read_only=False,
+        )
+
+    def _fixed(self, guarantee: str) -> str:
+        self._guarantee = guarantee
+        self._snapshot = self.state_token()
+        return guarantee
+
+    def _open_readers(self, count: int) -> None:
+        for _ in range(count):
+            session = self._begun()
+            self._free.append(session)
+            self._all.append(session)
+
+    def _begun(self) -> Session:
+        """A connection whose read transaction has begun: the first read fixes what it sees."""
+        session = self._file.session()
+        try:
+            session.execute("PRAGMA trusted_schema = OFF")
+            session.execute("PRAGMA query_only = ON")
+            session.execute("BEGIN")
+            session.execute("SELECT count(*) FROM sqlite_master")
+        except RowferryError:
+            session.close()
+            raise
+        return session
+
+    def _close_readers(self) -> None:
+        while self._all:
+            self._all.pop().close()
+        self._free.clear()
+
+    def snapshot_id(self) -> str | None:
+        return self._snapshot
+
+    def split(self, table: Table, where: str | None, chunk_bytes: int, chunk_rows_min: int) -> list[Bound]:
+        shape = catalog.shape_of(self._control, table.name)
+        if shape is None:
+            raise SourceError("the table is gone", table=str(table.name))
+        return chunks.split(self._control, shape, table, chunk_bytes, chunk_rows_min)
+
+    def reader(self) -> SqliteReader:
+        """One of the snapshot's connections; a closed reader gives its own back, still in its transaction."""
+        with self._guard:
+            if self._free:
+                return SqliteReader(self, self._free.pop())
+        session = self._begun()
+        # One more than were opened: it may only join if nothing was committed since.
+        if self._guarantee == "one" and self.state_token() != self._snapshot and not self._shared:
+            session.close()
+            raise SourceError("the file has changed since its readers began", hint="start again", transient=False)
+        with self._guard:
+            self._all.append(session)
+        return SqliteReader(self, session)
+
+    def give_back(self, session: Session) -> None:
+        with self._guard:
+            if session in self._all:
+                self._free.append(session)
+
+    def snapshot_note(self) -> str | None:
+        notes = []
+        if self._guarantee == "none":
+            notes.append("other processes kept writing while readers began, and the file cannot be locked")
+        elif not self._file.writable and not self._shared and not self._file.immutable:
+            notes.append("the file cannot be locked; it did not change while the readers began")
+        with self._guard:
+            settled = sorted((place, count) for place, count in self._settled.items() if count)
+        notes += [f"{count:,} values of {t}.{c} that did not fit were read as NULL" for (t, c), count in settled]
+        return "; ".join(notes) or None
+
+    def policy(self, table: str, column: str) -> str | None:
+        """The user's policy for a column: the last pattern that fits."""
+        found = None
+        for pattern, policy in self._policies.items():
+            if pattern in (f"{table}.{column}", column) or fnmatch.fnmatchcase(f"{table}.{column}", pattern):
+                found = policy
+        return found
+
+    def settle(self, table: str, column: str, count: int) -> None:
+        with self._guard:
+            self._settled[table, column] = self._settled.get((table, column), 0) + count
+
+    @property
+    def utf8(self) -> bool:
+        return self._utf8
+
+    def close(self) -> None:
+        with self._guard:
+            self._close_readers()
+        self._control.close()
+
+
+class SqliteReader:
+    """The protocol's Reader: one connection in the snapshot."""
+
+    def __init__(self, source: SqliteSource, session: Session) -> None:
+        self._source = source
+        self._session = session
+        self._error = session.error
+        self._open = True
+
+    def read(self, request: ReadRequest) -> Iterator[Block]:
+        table = str(request.table.name)
+        shape = catalog.shape_of(self._session, request.table.name)
+        if shape is None:
+            raise self._error("the table is gone", table=table)
+        sql, params = self._select(request, shape)
+        specs = [self._spec(request, name, form) for name, form in request.columns]
+        schema = pa.schema([pa.field(name, form.arrow) for name, form in request.columns])
+        try:
+            try:
+                rows = self._session.reader(sql, params, specs, self._source.utf8)
+            except SqliteFailure as failure:
+                raise self._where_error(request, failure) from None
+            try:
+                while (batch := rows.next_batch(limits.BATCH_ROWS_MAX, request.batch_bytes)) is not None:
+                    yield Block(self._batch(request, schema, *batch))
+                    del batch
+                for (name, _), count in zip(request.columns, rows.settled(), strict=True):
+                    self._source.settle(table, name, count)
+            finally:
+                rows.close()
+        except UnfitValue as unfit:
+            name, form = request.columns[unfit.column]
+            place = "" if unfit.rowid is None else f" in the row of rowid {unfit.rowid}"
+            raise DataError(
+                f"{unfit.stored} {unfit.shown}{place} is no {form}",
+                table=table,
+                column=name,
+                hint="give the column the policy text or null",
+            ) from None
+        except SqliteFailure as failure:
+            raise error_of(failure, self._error, f" cannot read table {table!r}").at(table=table) from None
+        except MemoryError:
+            raise self._error("there is no memory for a batch", table=table) from None
+        except RowferryError as error:
+            raise error.at(table=table) from None
+
+    def _select(self, request: ReadRequest, shape: catalog.Shape) -> tuple[str, list[object]]:
+        known = {c[0] for c in shape.columns}
+        gone = next((name for name, _ in request.columns if name not in known), None)
+        if gone is not None:
+            raise self._error("the column is gone", table=str(request.table.name), column=gone)
+        columns = [f"t.{quote(name)}" for name, _ in request.columns]
+        if shape.rowid is not None:
+            columns.append(f"t.{shape.rowid}")  # for messages
+        test, params = chunks.bound_condition(shape, request.bound)
+        if request.where is not None:
+            # The newline ends a comment in it.
+            test = f"{test} AND ({request.where}\n)"
+        return f"SELECT {', '.join(columns)} FROM main.{quote(shape.name)} AS t WHERE {test}", params
+
+    def _spec(self, request: ReadRequest, name: str, form: Type) -> tuple[int, int, int, int, int, int, bool]:
+        policy = self._source.policy(str(request.table.name), name)
+        declared = next((c.type for c in request.table.columns if c.name == name), form)
+        loose = form == TEXT and (declared != TEXT or policy == "text")
+        return read_spec(form, loose=loose, null_unfit=policy == "null")
+
+    def _where_error(self, request: ReadRequest, failure: SqliteFailure) -> RowferryError:
+        if request.where is not None and failure.code & 0xFF == 1:
+            return ConfigError(f"--where is not SQLite's SQL: {failure.message}", table=str(request.table.name))
+        return error_of(failure, self._error)
+
+    def _batch(
+        self, request: ReadRequest, schema: pa.Schema, rows: int, parts: list[tuple[int, object, object, object]]
+    ) -> pa.RecordBatch:
+        arrays = []
+        for (name, form), part in zip(request.columns, parts, strict=True):
+            array = nested.array_of(form, rows, part)
+            if form.kind in NESTED:
+                try:
+                    array = nested.from_json(array, form)
+                except RowferryError as error:
+                    raise error.at(column=name) from None
+            arrays.append(array)
+        return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+    def fingerprint(self, name: TableName) -> str:
+        return catalog.fingerprint(self._session, name)
+
+    def close(self) -> None:
+        if self._open:
+            self._open = False
+            self._source.give_back(self._session)
