@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
-from rowferry._native.row_digest import Hasher
 
 import reference
+from rowferry._native.row_digest import Hasher
 
 
 def program(spec: str | tuple[str, list[Any]]) -> tuple[str, int, tuple[Any, ...]]:

@@ -17,11 +17,11 @@ import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from rowferry._native.row_digest import Hasher
 
 import reference
 from hashing import batch_of, kernel_rows, kernel_sum, program, sizes_of
 from rowferry._native import row_digest
+from rowferry._native.row_digest import Hasher
 
 D = decimal.Decimal
 MOD = 2**128

@@ -11,9 +11,9 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from rowferry._native.row_digest import Hasher
 
 from hashing import batch_of, kernel_sum, program, sizes_of
+from rowferry._native.row_digest import Hasher
 
 D = decimal.Decimal
 
