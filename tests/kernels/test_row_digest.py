@@ -11,6 +11,7 @@ import re
 import struct
 import subprocess
 import sys
+import threading
 from typing import Any
 
 import pyarrow as pa
@@ -384,6 +385,41 @@ def test_no_two_of_a_million_similar_rows_collide() -> None:
     words = memoryview(digests).cast("Q")
     for lane in (0, 1):
         assert len(set(words[lane::2])) == rows
+
+
+def test_interpreter_goes_on_while_rows_are_folded() -> None:
+    batch = batch_of([pa.array(range(4096), pa.int64()).take(pa.array(list(range(4096)) * 800))] * 4)
+    hasher = Hasher([("number", 0, ())] * 4)
+    thread = threading.Thread(target=hasher.add, args=(batch, sizes_of(batch)))
+    thread.start()
+    steps = 0
+    while thread.is_alive():
+        steps += 1
+    assert hasher.result()[0] == 4096 * 800
+    # Were the lock held for the 13 million cells, this loop would have got no turn at all.
+    assert steps > 100
+
+
+def test_one_hasher_in_two_threads_is_refused_or_serial() -> None:
+    batch = batch_of([pa.array(range(200_000), pa.int64())])
+    hasher = Hasher([("number", 0, ())])
+    outcomes: list[str] = []
+
+    def work() -> None:
+        for _ in range(50):
+            try:
+                hasher.add(batch, sizes_of(batch))
+                outcomes.append("added")
+            except RuntimeError:
+                outcomes.append("refused")
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(outcomes) == 150
+    assert hasher.result()[0] == 200_000 * outcomes.count("added")
 
 
 def test_benchmark_runs_at_a_small_size_and_beats_plain_python() -> None:
