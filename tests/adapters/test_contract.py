@@ -806,6 +806,8 @@ REFUSED = [
     ("duckdb", Type("numeric"), None),
     ("sqlite", Type("uint64"), 2**63),
     ("sqlite", Type("float64"), float("nan")),
+    ("sqlite", Type("float64"), -0.0),
+    ("sqlite", Type("float32"), -0.0),
     ("parquet", Type("timestamp", unit="us"), 2**63 - 1),
 ]
 

@@ -34,17 +34,22 @@ PAIRS = [
 ]
 
 
-def make(engine: Quirks, url: str) -> None:
-    """The table ``t`` of all types."""
+def make(engine: Quirks, url: str, other: str) -> None:
+    """The table ``t`` of all types, without the single values that ``other`` refuses in mid-copy
+    (``test_contract.py`` holds it to that): SQLite keeps −0.0 as 0.0, PostgreSQL has no NUL in a text."""
+    sqlite = "sqlite" in (engine.engine, other)
     if isinstance(engine, Parquet):
-        engine.load(url, "t", files_table().append_column("row_", pa.array([0, 1, 2], pa.int32())))
+        table = files_table(0.5 if sqlite else -0.0)
+        engine.load(url, "t", table.append_column("row_", pa.array([0, 1, 2], pa.int32())))
         return
+    unfit = {"'-0.0'", "-0.0"} if sqlite else set()
+    unfit |= {"'a' || char(0) || 'b'"} if other == "postgres" else set()
     types = TYPES[engine.engine]
     declared = ", ".join(f"{quoted(name)} {type_}" for name, (type_, _) in types.items())
-    count = max(len(literals) for _, literals in types.values())
+    columns = [[v for v in literals if v not in unfit] for _, literals in types.values()]
     statements = [f"CREATE TABLE t (row_ INTEGER, {declared})"]
-    for row in range(count + 1):
-        values = [literals[row] if row < len(literals) else "NULL" for _, literals in types.values()]
+    for row in range(max(map(len, columns)) + 1):
+        values = [literals[row] if row < len(literals) else "NULL" for literals in columns]
         statements.append(f"INSERT INTO t VALUES ({row}, {', '.join(values)})")
     engine.execute(url, *statements)
 
@@ -94,7 +99,7 @@ def test_all_types_come_back_as_they_were(
 ) -> None:
     a, b = make_quirks(there, tmp_path, request), make_quirks(between, tmp_path, request)
     first, middle, last = a.url(), b.url(), a.url()
-    make(a, first)
+    make(a, first, between)
     skipped = refused(first, middle, {})
     policies = {f"t.{name}": "skip" for name in skipped}
     report = rowferry.copy(first, middle, policies=policies, verify=True)
