@@ -85,7 +85,8 @@ def _dense_cuts(
 
 def _sampled_cuts(session: Session, shape: Shape, place: tuple[str, ...], rows_each: int) -> list[list[Any]]:
     """The place of every n-th row, in the order of the table's own tree; compared by SQLite alone."""
-    columns, cuts = ", ".join(place), []
+    columns = ", ".join(place)
+    cuts: list[list[Any]] = []
     cut: list[Any] | None = None
     while True:
         test, params = condition(place, cut, None)

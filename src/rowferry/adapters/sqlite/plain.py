@@ -352,7 +352,7 @@ def _clock(match: re.Match[bytes] | None, digits: int) -> int | None:
     units = int(fraction[:digits].ljust(digits, b"0") or b"0")
     if hour > 24 or minute > 59 or second > 59 or (hour == 24 and (minute or second or units)):
         return None
-    return (hour * 3600 + minute * 60 + second) * 10**digits + units
+    return int((hour * 3600 + minute * 60 + second) * 10**digits + units)
 
 
 def parse_timestamp(data: bytes, digits: int, zoned: bool) -> int | None:

@@ -22,7 +22,7 @@ from rowferry.adapters.protocol import Block, Ledger, TargetOptions, WriteReques
 from rowferry.adapters.queue import ChunkQueue
 from rowferry.adapters.sqlite import catalog, nested
 from rowferry.adapters.sqlite.source import SqliteSource
-from rowferry.adapters.sqlite.types import NESTED, literal_fits, plan_type, write_spec
+from rowferry.adapters.sqlite.types import NESTED, kept_declaration, literal_fits, plan_type, write_spec
 from rowferry.adapters.sqlite.wire import File, ProcessLock, Session, SqliteFailure, UnfitValue, error_of, quote
 from rowferry.errors import ConfigError, DataError, RowferryError, TargetError
 from rowferry.model import ChunkRow, Column, ColumnPlan, Endpoint, Refusal, Table, TableName
@@ -50,10 +50,12 @@ class WriteSession:
         return self._owner == threading.get_ident()
 
     def execute(self, sql: str, params: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        return self._turn(lambda: self._session.execute(sql, params))
+        rows: list[tuple[Any, ...]] = self._turn(lambda: self._session.execute(sql, params))
+        return rows
 
     def run(self, sql: str, params: Sequence[Any] = ()) -> int:
-        return self._turn(lambda: self._session.run(sql, params))
+        rows: int = self._turn(lambda: self._session.run(sql, params))
+        return rows
 
     def call(self, function: Callable[[Session], Any]) -> Any:
         """Runs a function on the connection, inside of this thread's transaction or alone."""
@@ -167,6 +169,8 @@ class SqliteTarget:
         if isinstance(planned, Refusal):
             return Refusal(column.name, planned.reason, planned.count, planned.policies)
         native, t = planned
+        if (kept := kept_declaration(column.native, t)) is not None:
+            native = kept
         return Column(column.name, t, column.nullable, native, (t,), literal_fits(column.default, t))
 
     def checks(self, column: Column) -> tuple[str, ...]:

@@ -26,6 +26,11 @@ _WIDTHS = {
     "float32": 4, "float64": 8, "date": 4, "timestamp": 8, "timestamptz": 8, "time": 8, "duration": 8, "interval": 16,
     "uuid": 16,
 }  # fmt: skip
+_SPELLING = re.compile(r"(?:[A-Za-z_]\w*(?: \w+)*\s*(?:\(\s*[+-]?\d+\s*(?:,\s*[+-]?\d+\s*)?\))?)?", re.ASCII)
+#: Words that end a type in a column's definition.
+_CLAUSES = re.compile(
+    r"\b(?:PRIMARY|UNIQUE|NOT|NULL|DEFAULT|CHECK|COLLATE|REFERENCES|GENERATED|AS|CONSTRAINT|AUTOINCREMENT|ON)\b", re.I
+)
 _DECLARED = re.compile(r"\s*(.*?)\s*(?:\(\s*([+-]?\d+)\s*(?:,\s*([+-]?\d+)\s*)?\))?\s*", re.DOTALL)
 
 TEXT = Type("text")
@@ -104,6 +109,18 @@ def target_type(declared: str) -> Type:
             return Type("decimal", precision=min(first.precision, NUMERIC_DIGITS_MAX), scale=first.scale)
         return FLOAT
     return first
+
+
+def kept_declaration(native: str, form: Type) -> str | None:
+    """The source's own spelling of a type, where a column declared so holds the form exactly here, too.
+
+    From SQLite to SQLite every declared type stays; from elsewhere those that mean the same.
+    """
+    if not _SPELLING.fullmatch(native) or _CLAUSES.search(native):
+        return None
+    if form not in candidates(native) or (form.kind == "decimal" and target_type(native) != form):
+        return None
+    return native
 
 
 def plan_type(form: Type) -> tuple[str, Type] | Refusal:
