@@ -19,6 +19,7 @@ from rowferry.adapters.postgres.session import Session
 from rowferry.adapters.postgres.types import TypeRow
 from rowferry.adapters.postgres.user_types import user_types
 from rowferry.model import Column, ForeignKey, Refusal, Table, TableName
+from rowferry.types import Type
 
 #: A default that pg_get_expr writes as one literal, perhaps cast. Anything else may be a function.
 LITERAL_DEFAULT = re.compile(
@@ -100,8 +101,8 @@ FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace
 """
 
 
-def _labels(text: str | None) -> tuple[str, ...]:
-    return tuple(msgspec.json.decode(text)) if text else ()
+def _type_row(*row: Any) -> TypeRow:
+    return TypeRow(*row[:-1], labels=tuple(msgspec.json.decode(row[-1])) if row[-1] else ())
 
 
 class Catalog:
@@ -122,7 +123,7 @@ class Catalog:
         if not needed <= self._types.keys():
             multirange = "OR r.rngmultitypid = t.oid" if self._session.version >= 14 else ""
             rows = self._session.query(_TYPES.format(multirange=multirange))
-            self._types = {r[0]: TypeRow(*r[:10], tuple(msgspec.json.decode(r[10])) if r[10] else ()) for r in rows}
+            self._types = {r[0]: _type_row(*r) for r in rows}
         return self._types
 
     def use(self, session: Session) -> None:
@@ -199,6 +200,12 @@ class Catalog:
             oid, typmod = row.base, row.base_typmod if row.base_typmod != -1 else typmod
             row = self._types[oid]
         return oid, typmod
+
+    def forms_of(self, oid: int, native: str) -> tuple[Type, ...]:
+        """The forms of a column of this type, whose name is ``native``."""
+        self.types({oid})
+        base, typmod = self._base(oid, types.typmod_of(oid, native))
+        return types.column_forms(self._types, base, typmod, self._format(base, typmod)).forms
 
     def _format(self, oid: int, typmod: int) -> str:
         return str(self._session.query(f"SELECT format_type({oid}, {typmod})")[0][0])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from typing import Any
+from typing import Any, Protocol
 
 from rowferry.adapters.postgres import types
 from rowferry.adapters.postgres.catalog import LITERAL_DEFAULT, Catalog, from_table
@@ -20,30 +20,54 @@ _IDENTITY_TYPES = ("smallint", "integer", "bigint")
 _TYPE_SCHEMA = re.compile(r'"((?:[^"]|"")*)"\."')
 
 
-def plan_column(column: Column, form: Type, exists: bool) -> Column | Refusal:
-    """The column that is made for a source column read as ``form``.
+#: A type's name as format_type writes it: quoted where need be, perhaps with its schema.
+_TYPE_NAME = re.compile(r"""(?:"(?:[^"]|"")+"|[a-z_][a-z0-9_$]*)(?:\.(?:"(?:[^"]|"")+"|[a-z_][a-z0-9_$]*))?""")
 
-    exists: a type named like the source's own is there (or its source can bring it along).
-    """
-    native = types.base_native(column.forms) and column.native.removeprefix(types.PREFIX)
+
+def plan_column(column: Column, form: Type, known: Known) -> Column | Refusal:
+    """The column that is made for a source column read as ``form``."""
+    live = is_live(column, form)
+    if live:
+        return dataclasses.replace(column, native=column.native, type=form, generated=False, refusal=None)
     if form.kind == "wire":
-        if form.native is None or not form.native.startswith(types.PREFIX):
-            return Refusal(column.name, f"the raw bytes of {form.native} mean nothing to PostgreSQL")
-        return dataclasses.replace(column, native=native or column.native, type=form, refusal=None)
-    if native and exists and form in column.forms and form == _own_form(column):
-        return dataclasses.replace(column, native=native, type=form, generated=False, refusal=None)
+        return Refusal(column.name, f"the raw bytes of {form.native} mean nothing to PostgreSQL")
     try:
         made, type_ = types.ddl(form)
     except ValueError as error:
         return Refusal(column.name, str(error), policies=("text", "skip"))
-    if form.kind == "opaque" and form in column.forms and native and exists:
-        made, type_ = native, form
-    return dataclasses.replace(column, native=made, type=type_, forms=(), generated=False, refusal=None, collation=None)
+    theirs = column.native.removeprefix(types.PREFIX)
+    if form.kind in ("opaque", "enum") and type_ == form:
+        if not known.exists(made) and not (form.kind == "enum" and _TYPE_NAME.fullmatch(made)):
+            reason = f"the target has no type {made}: make it there first"
+            return Refusal(column.name, reason, policies=("text", "skip"))
+    elif known.forms_of(theirs)[:1] == (form,):
+        # The source's declared type means exactly this form here, too: oid, name, a domain.
+        made, type_ = theirs, form
+    forms = known.forms_of(made)
+    return dataclasses.replace(
+        column, native=made, type=type_, forms=forms, generated=False, refusal=None, collation=None
+    )
 
 
-def _own_form(column: Column) -> Type:
-    """The form that the column's own native type is written in (its first that is not an alternative)."""
-    return next((f for f in column.forms if f.kind != "wire"), column.type)
+def is_live(column: Column, form: Type) -> bool:
+    """Whether the source is a PostgreSQL server and ``form`` is one that its own type is written in.
+    Its user types then come along with the table."""
+    if form.kind == "wire":
+        return (form.native or "").startswith(types.PREFIX)
+    own = column.forms[0] if column.forms else column.type
+    # What a server gives has a wire form, or (composites and their kind) one form alone.
+    server = any(f.kind == "wire" for f in column.forms) or len(column.forms) == 1
+    native = types.base_native(column.forms)
+    return server and native is not None and (form == own or form.kind == "opaque")
+
+
+class Known(Protocol):
+    """What the target knows of types."""
+
+    def exists(self, native: str) -> bool: ...
+
+    def forms_of(self, native: str) -> tuple[Type, ...]:
+        """The forms of a column of this type; none where ``native`` is not what format_type calls a type."""
 
 
 class Definer:
@@ -56,8 +80,24 @@ class Definer:
     def _query(self, sql: str) -> list[tuple[Any, ...]]:
         return self._control.execute(sql)
 
-    def type_exists(self, native: str) -> bool:
-        return self._control.execute("SELECT to_regtype(?) IS NOT NULL", (native,))[0][0] is True
+    def exists(self, native: str) -> bool:
+        return self._type_oid(native) is not None
+
+    def _type_oid(self, native: str) -> int | None:
+        """A type's OID; None where there is none, or the text is no type's name."""
+        try:
+            found = self._control.execute("SELECT to_regtype(?)::oid", (native,))[0][0]
+        except TargetError as error:
+            if error.code not in ("42601", "42704", "3F000"):
+                raise
+            return None
+        return None if found is None else int(found)
+
+    def forms_of(self, native: str) -> tuple[Type, ...]:
+        oid = self._type_oid(native)
+        if oid is None or self._formatted(native) != native:
+            return ()
+        return self._catalog.forms_of(oid, native)
 
     def _make_schema(self, schema: str) -> None:
         # CREATE SCHEMA IF NOT EXISTS asks for the privilege even where there is nothing to do.
@@ -82,17 +122,16 @@ class Definer:
 
     def _formatted(self, native: str) -> str:
         """A type's name as format_type writes it."""
-        found = self._control.execute("SELECT to_regtype(?)::oid::int8", (native,))[0][0]
+        found = self._type_oid(native)
         if found is None:
             return native
-        size = re.search(r"\(([\d, -]+)\)", native)
-        plain = str(self._control.execute("SELECT format_type(?::oid, NULL)", (found,))[0][0])
-        return plain if size is None else native
+        typmod = types.typmod_of(found, native)
+        return str(self._query(f"SELECT format_type({found}, {typmod})")[0][0])
 
     def _make_types(self, table: Table) -> None:
         """Enums, domains and composites that are not there yet, as the source had them."""
         for made in table.user_types:
-            if self.type_exists(made.name):
+            if self.exists(made.name):
                 continue
             schema = _TYPE_SCHEMA.match(made.name)
             if schema:
@@ -104,13 +143,26 @@ class Definer:
                 raise
             self._catalog.forget_types()
         for column in table.columns:
-            if not self.type_exists(column.native):
+            if column.type.kind == "enum" and column.type.labels and not self.exists(column.native):
+                self._make_enum(column)
+            if not self.exists(column.native):
                 raise RefusedError(
                     f"the target has no type {column.native}, and the source could not bring it along",
                     table=str(table.name),
                     column=column.name,
                     hint="make the type in the target, or choose --policy TABLE.COLUMN=text into a column of text",
                 )
+
+    def _make_enum(self, column: Column) -> None:
+        """An enum whose labels travelled with its column (through a file, through another engine)."""
+        if not _TYPE_NAME.fullmatch(column.native):
+            return
+        schema = re.match(r'"((?:[^"]|"")*)"\.|(\w+)\.', column.native)
+        if schema:
+            self._make_schema((schema.group(1) or schema.group(2) or "").replace('""', '"'))
+        labels = ", ".join(literal(label) for label in column.type.labels)
+        self._query(f"CREATE TYPE {column.native} AS ENUM ({labels})")
+        self._catalog.forget_types()
 
     def _column_ddl(self, column: Column, source_engine: str) -> str:
         from_here = source_engine == "postgres"

@@ -226,7 +226,7 @@ class PostgresReader:
 
         table = request.table
         columns = [(table.column(name), form) for name, form in request.columns]
-        codecs = [types.codec(form, types.base_native(column.forms)) for column, form in columns]
+        codecs = [types.codec(form, types.base_native(column.forms) or column.native) for column, form in columns]
         schema = pa.schema([pa.field(column.name, form.arrow) for column, form in columns])
         selected = ", ".join(column_expression(column, form) for column, form in columns)
         copied = (

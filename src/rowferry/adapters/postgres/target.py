@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
 
-from rowferry.adapters.postgres import ddl, types
+from rowferry.adapters.postgres import ddl
 from rowferry.adapters.postgres.catalog import Catalog
 from rowferry.adapters.postgres.connect import Parameters, connect, parameters
 from rowferry.adapters.postgres.control import Control
@@ -99,12 +99,7 @@ class PostgresTarget:
 
     def plan_column(self, column: Column, form: Type) -> Column | Refusal:
         with self._lock:
-            native = column.native.removeprefix(types.PREFIX)
-            # A source that is a live PostgreSQL gives wire forms, and its user types come with the table.
-            comes_along = any(f.kind == "wire" for f in column.forms)
-            ours = types.base_native(column.forms) is not None
-            exists = ours and (comes_along or form.kind == "opaque" or self._fresh().type_exists(native))
-            return ddl.plan_column(column, form, exists)
+            return ddl.plan_column(column, form, self._fresh())
 
     def checks(self, column: Column) -> tuple[str, ...]:
         # json keeps \u0000 as it is written; jsonb cannot hold it. No text holds the character itself.

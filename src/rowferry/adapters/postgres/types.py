@@ -72,6 +72,7 @@ class TypeRow:
     relation: int
     has_binary: bool
     range_subtype: int
+    _: dataclasses.KW_ONLY
     labels: tuple[str, ...] = ()
 
 
@@ -200,6 +201,19 @@ def bare(native: str) -> str:
     return "interval" if name.startswith("interval ") else name
 
 
+def typmod_of(oid: int, native: str) -> int:
+    """The typmod that a type's name gives it: ``numeric(10,2)`` → 655366; -1 without a size."""
+    found = re.search(r"\((\d+)(?:, ?(-?\d+))?\)", native)
+    if found is None:
+        return -1
+    size, scale = int(found.group(1)), int(found.group(2) or 0)
+    if oid == NUMERIC:
+        return (size << 16 | scale & 0x7FF) + 4
+    if oid in (VARCHAR, BPCHAR):
+        return size + 4
+    return 0x7FFF << 16 | size if oid == INTERVAL else size
+
+
 def codec(form: Type, native: str | None) -> tuple[str, dict[str, Any]]:
     """The kernel's (codec, params) for a form of a column whose base type is ``native`` (None: unknown).
 
@@ -259,7 +273,7 @@ def ddl(form: Type) -> tuple[str, Type]:
     if kind in ("interval", "duration"):
         precision = _precision(form)
         return f"interval({precision})" if precision is not None else "interval", Type("interval", precision=precision)
-    if kind == "opaque" and form.native and form.native.startswith(PREFIX):
+    if kind in ("opaque", "enum") and form.native and form.native.startswith(PREFIX):
         return form.native.removeprefix(PREFIX), form
     if kind in ("opaque", "enum"):
         return "text", Type("text")
