@@ -42,7 +42,6 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 def _run(arguments: list[str], redact: redaction.Redactor) -> int:
     try:
         code = cli.main(args=arguments, prog_name="rowferry", standalone_mode=False, obj=redact)
-        _flush()
         return code if isinstance(code, int) else 0
     except click.exceptions.Exit as wanted:
         return wanted.exit_code
@@ -60,10 +59,6 @@ def _run(arguments: list[str], redact: redaction.Redactor) -> int:
         return _say(redact, str(error), error.exit_code)
     except (KeyboardInterrupt, click.Abort):
         return _say(redact, "stopped before anything was copied", EXIT_STOPPED)
-    except BrokenPipeError:
-        # The reader of our output went away (``| head``): what was asked for is done or was never begun.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except Exception as error:  # noqa: BLE001 - the last line of defence: becomes exit 6 and a file with the traceback
         return _bug(redact, error)
 
@@ -89,10 +84,6 @@ def _bug(redact: redaction.Redactor, error: BaseException) -> int:
     return _say(
         redact, f"a bug in rowferry: {type(error).__name__}: {summary[:500]}; {where}; please report it", EXIT_BUG
     )
-
-
-def _flush() -> None:
-    sys.stdout.flush()
 
 
 # --- options that several commands share ---------------------------------------------------
@@ -202,7 +193,7 @@ def plan(redact: redaction.Redactor, /, source: str, target: str, **options: Any
         _write(report, redact.data(found.to_json()))
     _print(redact, printout.plan_lines(found))
     code: int = found.exit_code
-    return code
+    return _say(redact, "copy would refuse this, for what stands above", code) if code else code
 
 
 @cli.command()
@@ -297,9 +288,13 @@ def _write(path: str, data: dict[str, Any]) -> None:
 
 
 def _print(redact: redaction.Redactor, lines: Sequence[str]) -> None:
-    for line in lines:
-        sys.stdout.write(redact(line) + "\n")
-    sys.stdout.flush()
+    """A reader that went away (``| head``) changes nothing: what was asked for is done."""
+    try:
+        for line in lines:
+            sys.stdout.write(redact(line) + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class _Run:
