@@ -89,10 +89,19 @@ class Database:
             self._root = duckdb.connect(place, read_only=read_only and not absent, config=config)
         except (duckdb.Error, RuntimeError) as failure:
             raise _open_error(failure, self.path, error) from None
+        if not read_only:
+            self._without_vacuum()
         self.alias = str(self._root.execute("SELECT current_database()").fetchall()[0][0])
         version = endpoint.option("storage_version")
         if version and not absent:
             self._check_version(version)
+
+    def _without_vacuum(self) -> None:
+        """Each chunk leaves a row group or two that are not full. Merging them as the file is closed cost
+        6 CPU seconds for 6 million rows, half of all, and made the file 1.8 times as large (measured);
+        DuckDB merges them whenever it next has reason to. Older versions do not know the setting."""
+        with contextlib.suppress(duckdb.CatalogException):
+            self._root.execute("SET GLOBAL max_vacuum_tasks = 0")
 
     def _check_version(self, asked: str) -> None:
         row = self._root.execute(
