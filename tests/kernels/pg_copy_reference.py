@@ -89,46 +89,49 @@ def _bool(field: bytes, _: Any) -> bool:
     return field == b"\1"
 
 
-def _numeric(field: bytes) -> tuple[str, int, int, int]:
-    """(sign or special, integer, its digits after the point, dscale)."""
+def _numeric(field: bytes) -> tuple[str, list[int], int, int]:
+    """(sign or special, digits of base 10000, weight, dscale)."""
     check(len(field) >= 8, "length")
     count, weight, sign, dscale = struct.unpack_from("!HhHH", field)
     check(len(field) == 8 + 2 * count and dscale <= 0x3FFF, "length")
+    groups = list(struct.unpack(f"!{count}H", field[8:]))
     special = {0xC000: "NaN", 0xD000: "Infinity", 0xF000: "-Infinity"}.get(sign)
     if special:
-        return special, 0, 0, count
+        return special, groups, 0, 0
     check(sign in (0, 0x4000), "sign")
-    groups = struct.unpack(f"!{count}H", field[8:])
     check(all(group < 10_000 for group in groups), "digit")
-    integer = 0
-    for group in groups:
-        integer = integer * 10_000 + group
-    places = 4 * (count - 1 - weight)
-    if places < 0:
-        integer, places = integer * 10**-places, 0
-    return "-" if sign else "", integer, places, dscale
+    return "-" if sign else "", groups, weight, dscale
 
 
 def _decimal(field: bytes, params: dict[str, Any]) -> int:
-    sign, integer, places, _ = _numeric(field)
+    sign, groups, weight, _ = _numeric(field)
     check(sign in ("", "-"), "not finite")
+    integer = 0
+    for group in groups:
+        integer = integer * 10_000 + group
     integer *= 10 ** params["scale"]
-    check(integer % 10**places == 0, "scale")
-    integer //= 10**places
+    places = 4 * (len(groups) - 1 - weight)
+    if places < 0:
+        integer *= 10**-places
+    else:
+        check(integer % 10**places == 0, "scale")
+        integer //= 10**places
     check(integer < 10 ** params["precision"], "precision")
     return -integer if sign else integer
 
 
 def _numeric_text(field: bytes, _: Any) -> str:
-    sign, integer, places, dscale = _numeric(field)
+    sign, groups, weight, dscale = _numeric(field)
     if sign not in ("", "-"):
-        check(dscale == 0, "special with digits")  # _numeric gives the count of digits there
+        check(not groups, "special with digits")
         return sign
-    digits = integer * 10**dscale
-    check(digits % 10**places == 0, "digits beyond dscale")
-    text = str(digits // 10**places).rjust(dscale + 1, "0")
-    whole, fraction = (text[:-dscale], text[-dscale:]) if dscale else (text, "")
-    return (sign if integer else "") + whole + ("." + fraction if dscale else "")
+    digits = "".join(f"{group:04}" for group in groups)
+    point = 4 * (weight + 1)
+    digits, point = ("0" * -point + digits, 0) if point < 0 else (digits.ljust(point, "0"), point)
+    whole, fraction = digits[:point].lstrip("0") or "0", digits[point:]
+    check(not fraction[dscale:].strip("0"), "digits beyond dscale")
+    fraction = fraction[:dscale].ljust(dscale, "0")
+    return (sign if any(groups) else "") + whole + ("." + fraction if dscale else "")
 
 
 def _text(field: bytes, _: Any) -> str:
