@@ -47,6 +47,15 @@ _FLOAT_OIDS = frozenset((700, 701))
 _BOOL_OID = 16
 
 
+def pin_sql() -> str:
+    """One statement that pins all settings; those that this server's version lacks are left out."""
+    pairs = ", ".join(f"('{name}', '{value}')" for name, value in PINNED.items())
+    return (
+        f"SELECT pg_catalog.set_config(s.name, v.value, false) FROM (VALUES {pairs}) AS v(name, value) "
+        "JOIN pg_catalog.pg_settings AS s ON pg_catalog.lower(s.name) OPERATOR(pg_catalog.=) pg_catalog.lower(v.name)"
+    )
+
+
 def to_text(value: Any) -> str | None:
     """A parameter as the text that the server parses."""
     if value is None or isinstance(value, str):
@@ -113,13 +122,7 @@ class Session:
             raise
 
     def _pin(self) -> None:
-        pairs = ", ".join(f"('{name}', '{value}')" for name, value in PINNED.items())
-        self.query(
-            # Names of settings are compared without case, and a setting that this version lacks is left out.
-            f"SELECT pg_catalog.set_config(s.name, v.value, false) FROM (VALUES {pairs}) AS v(name, value) "
-            "JOIN pg_catalog.pg_settings AS s ON pg_catalog.lower(s.name) OPERATOR(pg_catalog.=) "
-            "pg_catalog.lower(v.name)"
-        )
+        self.query(pin_sql())
 
     @property
     def version(self) -> int:

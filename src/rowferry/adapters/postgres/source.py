@@ -62,6 +62,8 @@ class PostgresSource:
         self._snapshot: str | None = None
         self._snapshot_id: str | None = None
         self._files: dict[TableName, str] = {}
+        self._idle: list[Session] = []
+        self._closed = False
 
     def list_tables(self) -> list[TableName]:
         with self._lock:
@@ -138,11 +140,35 @@ class PostgresSource:
             return int(found[0][0])
 
     def close(self) -> None:
-        for session in (self._session, self._exporter):
-            if session is not None:
-                session.close()
+        with self._lock:
+            self._closed = True
+            for session in (self._session, self._exporter, *self._idle):
+                if session is not None:
+                    session.close()
+            self._idle.clear()
 
     # -- for readers
+
+    @property
+    def version(self) -> int:
+        return self._session.version
+
+    def take_session(self) -> Session:
+        """A session for a reader: one that another has left, or a new one (whose login costs some 50 ms)."""
+        with self._lock:
+            while self._idle:
+                session = self._idle.pop()
+                if not session.wire.closed and not session.wire.readable():
+                    return session
+                session.close()
+        return connect(self.parameters, SourceError)
+
+    def leave_session(self, session: Session) -> None:
+        with self._lock:
+            if self._closed or session.wire.closed or session.in_transaction:
+                session.close()
+            else:
+                self._idle.append(session)
 
     @property
     def snapshot(self) -> str | None:
@@ -206,19 +232,19 @@ class PostgresReader:
 
     def __init__(self, source: PostgresSource) -> None:
         self._source = source
-        self._session: Session | None = connect(source.parameters, SourceError)
+        self._session: Session | None = source.take_session()
 
     def fingerprint(self, name: TableName) -> str:
         return self._source.fingerprint(name)
 
     def close(self) -> None:
         if self._session is not None:
-            self._session.close()
+            self._source.leave_session(self._session)
             self._session = None
 
     def _open(self) -> Session:
         if self._session is None or self._session.wire.closed:
-            self._session = connect(self._source.parameters, SourceError)
+            self._session = self._source.take_session()
         return self._session
 
     def read(self, request: ReadRequest) -> Iterator[Block]:
