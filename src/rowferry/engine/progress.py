@@ -308,7 +308,8 @@ class PlainSink:
                 if event.equal
                 else (f"{count(event.missing)} missing, {count(event.extra)} extra, {count(event.changed)} changed")
             )
-            self._out.line(f"{event.table}: verified in {event.seconds:.1f} s: {verdict}")
+            took = f" in {event.seconds:.1f} s" if event.seconds else ""
+            self._out.line(f"{event.table}: verified{took}: {verdict}")
         elif isinstance(event, Waiting) and event.reason != self._waiting:
             self._waiting = event.reason
             self._out.line(f"waiting: {event.reason}")
