@@ -9,6 +9,7 @@ handle that two threads use at once is an error, not a crash. No Arrow library i
 buffers become arrays through the buffer protocol.
 """
 
+cimport cython
 from cpython.buffer cimport PyBuffer_FillInfo
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, intptr_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
@@ -623,6 +624,7 @@ cdef int read_spec(Spec* spec, object given) except -1:
 
 # ── reading ──────────────────────────────────────────────────────────────────────────────────────
 
+@cython.no_gc_clear  # the end of a statement needs its connection
 cdef class Reader:
     """A SELECT being stepped; ``next_batch`` fills Arrow buffers.
 

@@ -4,6 +4,7 @@ Batches come through the C Data Interface (``__arrow_c_array__``); the sizes of 
 beside, and every offset is checked against them before it is used.
 """
 
+cimport cython
 from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, intptr_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport calloc, free
 
@@ -68,6 +69,7 @@ ctypedef struct Column:
     char scratch[SCRATCH_BYTES]
 
 
+@cython.no_gc_clear  # the end of a statement needs its connection
 cdef class Writer:
     """One prepared INSERT, UPSERT or DELETE with a parameter for each column.
 
@@ -171,7 +173,7 @@ cdef class Writer:
             if ending == END_FAILURE:
                 raise self.database.failure(self.code)
             if ending == END_BROKEN:
-                raise ValueError(f"column {self.bad}: offsets beyond its data in row {self.row}")
+                raise ValueError(f"column {self.bad}: a value or offset out of its range in row {self.row}")
             if ending == END_UNFIT:
                 raise self.unfit()
             return self.changed
