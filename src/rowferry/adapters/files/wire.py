@@ -29,7 +29,7 @@ TABLE_KEY = b"rowferry.table"
 #: A row group: large enough for encodings to pay, small enough that each of several writers holds
 #: one in memory (beside its encoded copy).
 ROW_GROUP_ROWS = 131_072
-ROW_GROUP_BYTES = 16 << 20
+ROW_GROUP_BYTES = 8 << 20
 #: A column gets a dictionary if a sample of its values holds at most this share of distinct ones:
 #: zstd with dictionaries on such columns only wrote fastest and smallest (1.8 M rows per CPU s).
 DICTIONARY_SAMPLE_ROWS = 4096
