@@ -7,6 +7,7 @@ TARGETS = {
     "oid": (K_OID, WHOLE), "float4": (K_FLOAT4, (I_FLOAT32, I_FLOAT64)), "float8": (K_FLOAT8, (I_FLOAT32, I_FLOAT64)),
     "numeric": (K_DECIMAL128, (I_DECIMAL, I_TEXT, *WHOLE)), "jsonb": (K_JSONB, (I_TEXT,)),
     "bytea": (K_BINARY, (I_BINARY, I_FIXED_BINARY)), "wire": (K_BINARY, (I_BINARY, I_FIXED_BINARY)),
+    "wire_numeric": (K_WIRE_NUMERIC, (I_BINARY,)),
     "date": (K_DATE, (I_DATE,)), "time": (K_TIME, (I_TIME,)), "timestamp": (K_TIMESTAMP, (I_TIMESTAMP,)),
     "timestamptz": (K_TIMESTAMP, (I_TIMESTAMP,)), "interval": (K_INTERVAL, (I_MONTH_DAY_NANO, I_DURATION)),
     "uuid": (K_UUID, (I_FIXED_BINARY,)), "bit": (K_BIT, (I_TEXT,)), "varbit": (K_BIT, (I_TEXT,)),
@@ -74,7 +75,9 @@ cdef int read_format(Field* field, str codec, str form) except -1:
             raise TypeError(f"codec {codec!r} does not take a decimal of format {form!r}")
     else:
         raise TypeError(f"codec {codec!r} does not take Arrow values of format {form!r}")
-    if field.input != I_NULL and field.input not in TARGETS[codec][1] or (field.kind == K_UUID and form not in ("w:16", "n")):
+    if field.input != I_NULL and field.input not in TARGETS[codec][1] or (
+        field.kind == K_UUID and form not in ("w:16", "n")
+    ):
         raise TypeError(f"codec {codec!r} does not take Arrow values of format {form!r}")
     if TARGETS[codec][0] == K_DECIMAL128:
         field.kind = K_NUMERIC_TEXT if field.input == I_TEXT else K_DECIMAL128
@@ -107,6 +110,8 @@ cdef int bind(Field* field, tuple codec, ArrowSchema* schema, ArrowArray* array,
     variable = field.input in (I_TEXT, I_BINARY, I_LIST)
     if array.n_buffers != (3 if variable and field.input != I_LIST else 2):
         raise ValueError(f"an Arrow array of format {schema.format.decode()!r} with {array.n_buffers} buffers")
+    if array.buffers[0] == NULL and array.null_count > 0:
+        raise ValueError("an Arrow array with nulls and no bitmap")
     field.validity = <const uint8_t*> array.buffers[0] if array.null_count != 0 else NULL
     field.offset = offset
     field.offsets = field.data = NULL
@@ -130,14 +135,14 @@ cdef int bind(Field* field, tuple codec, ArrowSchema* schema, ArrowArray* array,
         field.offsets = <const uint8_t*> array.buffers[1] + offset * field.width
     if field.input == I_LIST:
         field.data_size = array.children[0].length
-        bind(field.child, codec[1]["inner"], schema.children[0], array.children[0], 0, field.data_size, sizes)
+        bind(field.child, tuple(codec[1]["inner"]), schema.children[0], array.children[0], 0, field.data_size, sizes)
         return 0
     field.data = <const uint8_t*> array.buffers[2]
     end = end_of(field, length) if length else 0
     field.data_size = known[2] if known is not None else end
     if field.data == NULL and field.data_size > 0:
         raise ValueError("an Arrow array without its data")
-    if length and field.kind != K_BINARY and field.data != NULL:
+    if length and field.input == I_TEXT and field.data != NULL:
         k = end_of(field, 0)
         if 0 <= k < end <= field.data_size:
             field.has_nul = memchr(field.data + k, 0, <size_t> (end - k)) != NULL
@@ -161,7 +166,8 @@ cdef class Encoder:
         (from float32, or float64 that it holds exactly), float8, numeric (from decimal128/256,
         integers and canonical text), text varchar bpchar char json xml enum name, jsonb, bytea, date,
         time, timestamp, timestamptz, interval (from month_day_nano or duration), uuid, bit varbit
-        (from text), list (``inner``, ``element_oid``), wire (the field's bytes).
+        (from text), list (``inner``, ``element_oid``), wire (the field's bytes), wire_numeric (a numeric's, with
+        the smallest dscale that shows all its digits).
 
     Raises ValueError for an unknown codec. One thread at a time; the GIL is released in the loop.
 
@@ -247,6 +253,9 @@ cdef class Encoder:
             if columns is not None:
                 sizes = iter([0 if buffer is None else buffer.size for buffer in columns[c].buffers()])
             self.fields[c].quick = 0
-            bind(&self.fields[c], self.columns[c], schema.children[c], array.children[c], array.offset, array.length, sizes)
+            bind(
+                &self.fields[c], self.columns[c], schema.children[c], array.children[c],
+                array.offset, array.length, sizes,
+            )
             self.fields[c].quick = quick_way(&self.fields[c])
         return 0

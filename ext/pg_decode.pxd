@@ -374,7 +374,9 @@ cdef inline int decode_bools(
     return OK
 
 
-cdef inline int list_elements(Column* column, const uint8_t* base, int64_t start, int64_t size, int64_t* count) noexcept nogil:
+cdef inline int list_elements(
+    Column* column, const uint8_t* base, int64_t start, int64_t size, int64_t* count
+) noexcept nogil:
     """Notes where one array's elements lie, appending to column.at from element count[0] on."""
     cdef int64_t dimensions, n, k, position, end = start + size
     cdef int64_t item

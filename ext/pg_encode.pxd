@@ -3,12 +3,13 @@
 
 from arrow_c cimport bit_at
 from pg_numeric cimport (
-    LIMBS, NUMERIC_BYTES_MAX, numeric_from_limbs, numeric_from_text, numeric_from_word,
+    LIMBS, NUMERIC_BYTES_MAX, numeric_from_limbs, numeric_from_text, numeric_from_word, numeric_show_all,
 )
 from pg_wire cimport (
     DATE_END, DATE_MIN, DAY_US, EPOCH_DAYS, EPOCH_US, FIELD_BYTES_MAX, I32_MAX, I32_MIN, I64_MAX, I64_MIN,
     K_BINARY, K_BIT, K_BOOL, K_DATE, K_FLOAT4, K_FLOAT8, K_INT2, K_INT4, K_INT8, K_INTERVAL, K_JSONB, K_LIST,
-    K_NUMERIC_TEXT, K_DECIMAL128, K_OID, K_TEXT, K_TIME, K_TIMESTAMP, K_UUID, TIMESTAMP_END, TIMESTAMP_MIN,
+    K_NUMERIC_TEXT, K_DECIMAL128, K_OID, K_TEXT, K_TIME, K_TIMESTAMP, K_UUID, K_WIRE_NUMERIC,
+    TIMESTAMP_END, TIMESTAMP_MIN,
     E_BIT_TEXT, E_DATE, E_FIELD, E_FLOAT, E_FRACTION, E_INTEGER, E_INTERVAL, E_MEMORY, E_NUL, E_OFFSETS, E_TIME,
     E_TIMESTAMP, OK,
     add64, grow, memcpy, memset, mul64, store16, store32, store64,
@@ -252,6 +253,11 @@ cdef inline int encode_bytes(const Field* f, int64_t i, Output* out) noexcept no
         return E_NUL
     if f.kind == K_TEXT or f.kind == K_BINARY:
         memcpy(at + 4, value, size)
+    elif f.kind == K_WIRE_NUMERIC:
+        memcpy(at + 4, value, size)
+        code = numeric_show_all(at + 4, <int32_t> size)
+        if code != OK:
+            return code
     elif f.kind == K_JSONB:  # a version number goes before it
         at[4] = 1
         memcpy(at + 5, value, size)
@@ -315,7 +321,8 @@ cdef inline int encode_field(const Field* f, int64_t i, Output* out) noexcept no
         store32(at, 0xFFFFFFFF)
         out.used += 4
         return OK
-    if kind == K_TEXT or kind == K_BINARY or kind == K_JSONB or kind == K_NUMERIC_TEXT or kind == K_BIT:
+    if kind == K_TEXT or kind == K_BINARY or kind == K_JSONB or kind == K_NUMERIC_TEXT or kind == K_BIT \
+            or kind == K_WIRE_NUMERIC:
         return encode_bytes(f, i, out)
     if kind == K_DECIMAL128:
         code = encode_decimal(f, i, at + 4, &size)

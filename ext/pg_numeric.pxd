@@ -257,6 +257,29 @@ cdef inline int numeric_to_text(const uint8_t* field, int32_t size, uint8_t* out
     return OK
 
 
+cdef inline int numeric_show_all(uint8_t* field, int32_t size) noexcept nogil:
+    """Gives a field that came without its dscale (wire_numeric) the smallest that shows all its digits:
+    the server cuts off what lies beyond."""
+    cdef Numeric n
+    cdef int last, scale
+    cdef int code = numeric_parse(field, size, &n)
+    if code == E_NOT_FINITE and size == 8:
+        return OK
+    if code != OK:
+        return E_NUMERIC
+    if n.count == 0:
+        return OK
+    scale = 4 * (n.count - 1 - n.weight)
+    last = load16(n.digits + 2 * n.count - 2)  # not zero
+    while last % 10 == 0:
+        last = last / 10
+        scale -= 1
+    if scale > NUMERIC_SCALE_MAX:
+        return E_NUMERIC
+    store16(field + 6, <uint16_t> scale if scale > 0 else 0)
+    return OK
+
+
 cdef inline int numeric_write(
     uint8_t* out, const uint16_t* groups, int count, int fraction_groups, bint negative, int dscale
 ) noexcept nogil:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import decimal
+import pathlib
 import pickle
 import struct
 from typing import Any
@@ -11,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 from kernels import pg_copy_reference as twin
-from rowferry._native.pg_copy import HEADER, TRAILER, EncodeError, Encoder, frame_prefix
+from rowferry._native.pg_copy import HEADER, TRAILER, DecodeError, Decoder, EncodeError, Encoder, frame_prefix
 
 D = decimal.Decimal
 
@@ -137,6 +138,15 @@ def test_encode_text_with_nul_in_a_null_slot_is_no_fault() -> None:
 def test_encode_binary_is_as_it_is(t: pa.DataType) -> None:
     assert fields(encode("bytea", pa.array([b"\0\1\2", None, b"abc"], t))) == [b"\0\1\2", None, b"abc"]
     assert fields(encode("wire", pa.array([b"\0\1\2"], t))) == [b"\0\1\2"]
+
+
+def test_encode_wire_numeric_shows_all_digits_and_no_more() -> None:
+    texts = ["1.50", "-0.0001", "100", "10000.0", "0.00", "12.3456789", "1" + "0" * 30, "NaN", "Infinity"]
+    bare = [twin.encode_numeric(text)[:6] + b"\0\0" + twin.encode_numeric(text)[8:] for text in texts]
+    shown = ["1.5", "-0.0001", "100", "10000", "0", "12.3456789", "1" + "0" * 30, "NaN", "Infinity"]
+    assert fields(encode("wire_numeric", pa.array(bare))) == [twin.encode_numeric(text) for text in shown]
+    for bad in (b"", bytes(7), b"\0\1" + bytes(6), b"\0\1\0\0\0\0\0\0\x27\x10", bytes(10)):
+        refused("wire_numeric", pa.array([bare[0], bad, None]), "malformed numeric")
 
 
 UNITS = {"s": 1_000_000, "ms": 1000, "us": 1}
@@ -324,6 +334,35 @@ def test_encode_large_rows_are_cut_into_messages(frame_bytes: int) -> None:
         body += wire[at + 5 : at + 1 + size]
         at += 1 + size
     assert body == bytes(Encoder([("bytea", {})]).encode(batch))
+
+
+def test_encode_many_batches_good_and_bad_keeps_memory_flat() -> None:
+    good = pa.RecordBatch.from_pydict({"a": ["x" * 100] * 10_000})
+    bad = pa.RecordBatch.from_pydict({"a": ["x" * 100] * 9_999 + ["\0"]})
+    encoder, decoder_bytes = Encoder([("text", {})]), 0
+
+    def resident_mib() -> float:
+        return int(pathlib.Path("/proc/self/statm").read_text().split()[1]) * 4096 / 2**20
+
+    before = 0.0
+    for i in range(200):
+        if i == 20:
+            before = resident_mib()
+        tuples = encoder.encode(good, 65_536)
+        with pytest.raises(EncodeError):
+            encoder.encode(bad)
+        decoder = Decoder([("text", {})])
+        decoder.feed_messages(frame_prefix(19) + HEADER)
+        decoder.feed_messages(tuples)
+        taken = decoder.take()
+        assert taken is not None
+        decoder_bytes += len(taken[1][0][2][2])
+        decoder.feed_messages(frame_prefix(9) + b"\0\1\0\0\0\3\xff\xff\xff")
+        with pytest.raises(DecodeError):
+            while decoder.take() is not None:
+                continue
+    assert decoder_bytes > 150 << 20
+    assert resident_mib() < before + 16
 
 
 def test_encode_empty_batch_gives_nothing() -> None:
