@@ -7,8 +7,10 @@ tag counts only while the column still has the type under which it was written.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -26,6 +28,8 @@ _LITERAL = re.compile(
     r"(?:CAST\()?(?:'(?:[^']|'')*'|[+-]?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?|true|false|NULL)(?: AS [A-Za-z0-9_ (),]+\))?",
     re.IGNORECASE,
 )
+#: Cells from here on are read few at a time: DuckDB gives whole vectors of up to 2,048 rows.
+LONG_CELL_BYTES = 64 << 10
 _HUGE = ("HUGEINT", "UHUGEINT")
 _DECIMAL_38 = Type("decimal", precision=38, scale=0)
 _TEXT = Type("text")
@@ -96,7 +100,7 @@ def describe(session: Session, name: TableName, census: bool) -> Table | None:
         primary_key=primary,
         unique_keys=tuple(k for k in unique if set(k) <= required and k != primary),
         rows=rows,
-        bytes=rows * _row_bytes(session, name, rows) if rows else 0,
+        bytes=rows * _row_bytes(session, name, rows, types) if rows else 0,
         fingerprint=fingerprint(session, name),
         kind=kind,
         foreign_keys=foreign,
@@ -213,8 +217,44 @@ def _row_count(session: Session, name: TableName) -> int:
     return int(session.execute(f"SELECT count(*) FROM {qualified(name)}")[0][0])
 
 
-def _row_bytes(session: Session, name: TableName, rows: int) -> int:
-    """Bytes of a row in Arrow, by a sample of three places."""
+@dataclasses.dataclass(frozen=True, slots=True)
+class Lengths:
+    """What DuckDB's statistics know of the texts and blobs of a column: bytes of the longest and of all."""
+
+    longest: int
+    total: int
+    plain: bool
+
+
+def lengths(session: Session, name: TableName, types: Sequence[tuple[str, Any]]) -> dict[str, Lengths]:
+    """Column → lengths, of the columns that hold texts or blobs (nested ones as well). Reads no rows."""
+    kinds = {c: str(native.id) for c, native in types if _may_be_long(native)}
+    if not kinds:
+        return {}
+    # The statistics of the segments: stats() on the columns themselves would read rows.
+    rows = session.execute(
+        "SELECT column_name, max(longest), sum(total) FROM (SELECT column_name, "
+        "TRY_CAST(regexp_extract(CAST(stats AS VARCHAR), 'max_string_length[^0-9]+([0-9]+)', 1) AS BIGINT) AS longest, "
+        "TRY_CAST(regexp_extract(CAST(stats AS VARCHAR), 'total_string_length[^0-9]+([0-9]+)', 1) AS BIGINT) AS total "
+        "FROM pragma_storage_info(?)) WHERE longest IS NOT NULL GROUP BY column_name",
+        (qualified(name),),
+    )
+    return {
+        column: Lengths(int(longest), int(total or 0), kinds[column] in ("varchar", "blob"))
+        for column, longest, total in rows
+        if column in kinds
+    }
+
+
+def _may_be_long(native: Any) -> bool:
+    return str(native.id) in ("varchar", "blob", "list", "array", "struct", "map", "variant", "geometry")
+
+
+def _row_bytes(session: Session, name: TableName, rows: int, types: Sequence[tuple[str, Any]]) -> int:
+    """Bytes of a row in Arrow, by a sample of three places; by statistics where a sample could be huge."""
+    known = lengths(session, name, types)
+    if any(c.longest > LONG_CELL_BYTES for c in known.values()):
+        return max(sum(c.total for c in known.values()) // rows + 8 * len(types), 1)
     sampled = size = 0
     for start in {0, rows // 2, max(rows - 1024, 0)}:
         sql = f"SELECT * FROM {qualified(name)} WHERE rowid >= {start} AND rowid < {start + 1024}"

@@ -350,7 +350,7 @@ class DuckdbWriter:
                 return load.upsert(blocks, request.key)
             return load.insert(blocks)
         except RowferryError as error:
-            raise error.at(table=str(request.name)) from None
+            raise self._database.retried(error).at(table=str(request.name)) from None
 
     def finish(self, job: str, chunk: ChunkRow) -> None:
         sql_ledger.finish(self._session, _LEDGER, job, chunk)
