@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fnmatch
 import threading
+import time
 from collections.abc import Iterator
 
 import pyarrow as pa
@@ -20,6 +21,8 @@ from rowferry.types import Type
 
 #: How often readers are opened anew until no other process wrote in between (where no lock can be taken).
 _SNAPSHOT_TRIES = 20
+#: How often the write lock is asked for while another connection holds it.
+_LOCK_POLL_S = 0.002
 
 
 class SqliteSource:
@@ -68,11 +71,14 @@ class SqliteSource:
         """All readers begin while one connection holds SQLite's write lock, so that no commit falls between them.
 
         Where the file cannot be locked (read-only) they begin one after the other, again until the file is the
-        same before and after.
+        same before and after. What is read of our own target is read under a transaction for each reader only
+        while it reads: without a log an open one would keep our own writer from committing.
         """
-        if self._file.writable and not self._shared:
+        if self._shared:
+            return self._fixed("per table")
+        if self._file.writable:
             with contextlib.closing(File.session(self._lockable())) as lock:
-                lock.execute("BEGIN IMMEDIATE")
+                self._take_lock(lock)
                 self._open_readers(readers)
                 lock.execute("ROLLBACK")
             return self._fixed("one")
@@ -84,6 +90,19 @@ class SqliteSource:
             self._close_readers()
         self._open_readers(readers)
         return self._fixed("none")
+
+    def _take_lock(self, lock: Session) -> None:
+        """Polls by itself: SQLite's own busy handler sleeps up to 100 ms, and a busy writer leaves shorter gaps."""
+        lock.execute("PRAGMA busy_timeout = 0")
+        deadline = time.monotonic() + self._file.busy_ms / 1000
+        while True:
+            try:
+                lock.execute("BEGIN IMMEDIATE")
+                return
+            except RowferryError as error:
+                if not error.transient or time.monotonic() > deadline:
+                    raise
+            time.sleep(_LOCK_POLL_S)
 
     def _lockable(self) -> File:
         """The same file, opened for writing only to hold its lock for a moment."""
@@ -138,7 +157,7 @@ class SqliteSource:
                 return SqliteReader(self, self._free.pop())
         session = self._begun()
         # One more than were opened: it may only join if nothing was committed since.
-        if self._guarantee == "one" and self.state_token() != self._snapshot and not self._shared:
+        if self._guarantee == "one" and self.state_token() != self._snapshot:
             session.close()
             raise SourceError("the file has changed since its readers began", hint="start again", transient=False)
         with self._guard:
@@ -146,6 +165,12 @@ class SqliteSource:
         return SqliteReader(self, session)
 
     def give_back(self, session: Session) -> None:
+        if self._shared:
+            with self._guard:
+                if session in self._all:
+                    self._all.remove(session)
+            session.close()
+            return
         with self._guard:
             if session in self._all:
                 self._free.append(session)
@@ -154,7 +179,7 @@ class SqliteSource:
         notes = []
         if self._guarantee == "none":
             notes.append("other processes kept writing while readers began, and the file cannot be locked")
-        elif not self._file.writable and not self._shared and not self._file.immutable:
+        elif self._guarantee == "one" and not self._file.writable and not self._file.immutable:
             notes.append("the file cannot be locked; it did not change while the readers began")
         with self._guard:
             settled = sorted((place, count) for place, count in self._settled.items() if count)

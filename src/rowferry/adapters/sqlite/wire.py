@@ -88,6 +88,10 @@ def error_of(failure: SqliteFailure, kind: type[RowferryError], doing: str = "")
     )
 
 
+def _may(path: str, mode: int) -> bool:
+    return os.access(path, mode, effective_ids=os.access in os.supports_effective_ids)
+
+
 class File:
     """A database file as an endpoint names it, and how its connections are opened.
 
@@ -131,7 +135,7 @@ class File:
     def writable(self) -> bool:
         """Whether this process could take SQLite's locks: the file and its folder can be written."""
         folder = os.path.dirname(self.path)
-        return not self.immutable and os.access(self.path, os.W_OK) and os.access(folder, os.W_OK | os.X_OK)
+        return not self.immutable and _may(self.path, os.W_OK) and _may(folder, os.W_OK | os.X_OK)
 
     def session(self, error: type[RowferryError] | None = None) -> Session:
         """A new connection."""
