@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import pathlib
+import select
 import shutil
 import signal
 import socket
@@ -138,6 +139,52 @@ class Postgres:
                 self.stop(signal.SIGQUIT)
             finally:
                 shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class Proxy:
+    """A TCP proxy in front of a server, for one connection at a time cut at a chosen word.
+
+    ``cut_at``: the next message to the server that holds this word is passed on; once the server has
+    answered, the client's connection is closed without the answer.
+    """
+
+    def __init__(self, host: str, port: int) -> None:
+        self._to = (host, port)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = int(self._listener.getsockname()[1])
+        self.cut_at: bytes | None = None
+        self.cuts = 0
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return  # closed
+            server = socket.create_connection(self._to)
+            threading.Thread(target=self._carry, args=(client, server), daemon=True).start()
+
+    def _carry(self, client: socket.socket, server: socket.socket) -> None:
+        with client, server:
+            while True:
+                for ready in select.select([client, server], [], [])[0]:
+                    try:
+                        data = ready.recv(1 << 16)
+                    except OSError:
+                        return
+                    if not data:
+                        return
+                    if ready is client and self.cut_at is not None and self.cut_at in data:
+                        self.cut_at = None
+                        server.sendall(data)
+                        server.recv(1 << 16)
+                        self.cuts += 1
+                        return
+                    (server if ready is client else client).sendall(data)
+
+    def close(self) -> None:
+        self._listener.close()
 
 
 def as_owner() -> list[str]:

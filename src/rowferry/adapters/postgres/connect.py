@@ -292,7 +292,8 @@ def _login(p: Parameters, tls: bool) -> Wire:
         "database": p.database,
         "password": p.password,
         "application_name": p.application_name,
-        "startup_params": {"options": p.options} if p.options else None,
+        # Before the first statement: a timeout of the role's could end the one that pins the settings.
+        "startup_params": {"statement_timeout": "0"} | ({"options": p.options} if p.options else {}),
     }
     try:
         if tls:

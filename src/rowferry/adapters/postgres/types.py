@@ -197,7 +197,7 @@ def base_native(forms: tuple[Type, ...]) -> str | None:
 
 def bare(native: str) -> str:
     """A type's name without sizes: ``timestamp(3) without time zone`` → ``timestamp without time zone``."""
-    name = re.sub(r"\([^()]*\)", "", native)
+    name = re.sub(r'("(?:[^"]|"")*")|\([^()]*\)', r"\1", native)
     return "interval" if name.startswith("interval ") else name
 
 

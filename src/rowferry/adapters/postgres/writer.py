@@ -73,8 +73,10 @@ def plan_way(name: TableName, columns: Sequence[ColumnPlan], mode: str, key: Seq
 
 
 def _cast_type(native: str) -> str:
-    # "character" without a size is character(1), "bit" is bit(1); neither is ever staged as text.
-    return types.bare(native)
+    name = types.bare(native)
+    # Without a size "character" is character(1), and "bit" bit(1).
+    element = {"character": "bpchar", "bit": "bit varying"}.get(name.removesuffix("[]"))
+    return name if element is None else element + "[]" * name.endswith("[]")
 
 
 def _codec(column: ColumnPlan) -> tuple[str, dict[str, Any]]:
