@@ -76,6 +76,7 @@ class SqliteSource:
         """
         if self._shared:
             return self._fixed("per table")
+        self._close_readers()
         if self._file.writable:
             with contextlib.closing(File.session(self._lockable())) as lock:
                 self._take_lock(lock)
@@ -118,25 +119,33 @@ class SqliteSource:
         return guarantee
 
     def _open_readers(self, count: int) -> None:
+        # The control connection sees the same. It has to begin now: in rollback mode a writer that waits for
+        # our readers to end lets no new one begin.
+        self._begin(self._control)
         for _ in range(count):
             session = self._begun()
             self._free.append(session)
             self._all.append(session)
 
     def _begun(self) -> Session:
-        """A connection whose read transaction has begun: the first read fixes what it sees."""
+        """A connection whose read transaction has begun."""
         session = self._file.session()
         try:
             session.execute("PRAGMA trusted_schema = OFF")
             session.execute("PRAGMA query_only = ON")
-            session.execute("BEGIN")
-            session.execute("SELECT count(*) FROM sqlite_master")
+            self._begin(session)
         except RowferryError:
             session.close()
             raise
         return session
 
+    def _begin(self, session: Session) -> None:
+        """Begins a read transaction: the first read fixes what it sees."""
+        session.execute("BEGIN")
+        session.execute("SELECT count(*) FROM sqlite_master")
+
     def _close_readers(self) -> None:
+        self._control.rollback()
         while self._all:
             self._all.pop().close()
         self._free.clear()
