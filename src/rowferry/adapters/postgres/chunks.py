@@ -34,6 +34,10 @@ SAMPLE_BLOCKS_PER_CHUNK = 20
 #: Tid Range Scan came with 14; before it, every ctid chunk would read the whole table.
 TID_RANGE_VERSION = 14
 
+#: The planner takes one row in 200 for most conditions that it has no statistics of. Chunks that turn
+#: out small cost little; one that turns out to be the table cannot be shared out.
+WHERE_FRACTION_MIN = 0.2
+
 _INTEGER_OIDS = (20, 21, 23)
 
 _KEY_TYPES = """
@@ -66,7 +70,7 @@ class Splitter:
         rows, width = self._catalog.estimate(table.name, "r" if table.kind == "table" else "p", where)
         size = table.bytes or rows * (width + 24)
         if where and table.rows:
-            size = int(size * min(1.0, rows / table.rows))
+            size = int(size * min(1.0, max(WHERE_FRACTION_MIN, rows / table.rows)))
         count = min(math.ceil(size / chunk_bytes), limits.CHUNKS_PER_TABLE_MAX)
         if chunk_rows_min:
             count = min(count, rows // chunk_rows_min)
