@@ -28,9 +28,8 @@ import psycopg
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "benchmarks")]
 
-import servers  # noqa: E402 - likewise
-
 import lineitem  # noqa: E402 - found through the line above
+import servers  # noqa: E402 - likewise
 
 DDL = """create table lineitem (l_orderkey bigint not null, l_partkey bigint not null, l_suppkey bigint not null,
  l_linenumber integer not null, l_quantity decimal(15,2) not null, l_extendedprice decimal(15,2) not null,
@@ -38,6 +37,8 @@ DDL = """create table lineitem (l_orderkey bigint not null, l_partkey bigint not
  l_linestatus {char1} not null, l_shipdate date not null, l_commitdate date not null, l_receiptdate date not null,
  l_shipinstruct {char25} not null, l_shipmode {char10} not null, l_comment varchar(44) not null,
  primary key (l_orderkey, l_linenumber))"""
+#: A server as one runs it: durable, with room for a bulk load between two checkpoints.
+SETTINGS = ("shared_buffers=1GB", "max_wal_size=8GB", "wal_level=replica")
 PG_DDL = DDL.format(char1="char(1)", char10="char(10)", char25="char(25)")
 
 
@@ -181,8 +182,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         here = pathlib.Path(folder)
         if any(name.startswith("pg_") for name in only):
-            with servers.postgres(durable=True) as server:
+            server = servers.start(SETTINGS)
+            try:
                 postgres_benchmarks(server, here, given, only)
+            finally:
+                server.discard()
         if "sqlite_duckdb" in only:
             rows = load_sqlite(here / "lineitem.db", given.scale)
             target = here / "target.duckdb"

@@ -83,6 +83,7 @@ def verify(
     delete_extra: bool = False,
     independent: bool = False,
     ledger_schema: str = "rowferry",
+    target_triggers: str | None = None,
     named_max: int = limits.VERIFY_ROWS_NAMED,
     on_event: EventHandler = _silent,
     stop: threading.Event | None = None,
@@ -90,7 +91,8 @@ def verify(
     """Compares two databases row by row, whoever filled them; the report's ``equal`` is the verdict.
 
     contained: rows that only the target has are no difference. repair: make the target equal and
-    compare again (extra rows go only with ``delete_extra``). independent: read PostgreSQL with
+    compare again (extra rows go only with ``delete_extra``; triggers of the target are refused
+    without ``target_triggers``, fire or disable). independent: read PostgreSQL with
     another decoder than the one that wrote it. Raises as :func:`copy`, but differences are no error.
     """
     options = {k: v for k, v in locals().items() if k not in ("source", "target", "on_event", "stop")}

@@ -162,6 +162,7 @@ def copy(redact: redaction.Redactor, /, source: str, target: str, verify: bool |
 @click.option("--repair", is_flag=True, help="Make the target equal, then verify again.")
 @click.option("--delete-extra", is_flag=True, help="With --repair: also delete rows that the source has not.")
 @click.option("--independent", is_flag=True, help="Read PostgreSQL with a second, independent decoder.")
+@_TRIGGERS
 @_LIMIT
 @_SHOWING
 @click.pass_obj

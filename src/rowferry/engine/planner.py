@@ -7,14 +7,14 @@ collected, so that a user sees the whole list at once and not one an attempt.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from rowferry import convert, selection
 from rowferry.adapters import registry
-from rowferry.adapters.protocol import Capabilities, Source, Target
+from rowferry.adapters.protocol import Capabilities, ReadRequest, Source, Target
 from rowferry.engine.request import Request
 from rowferry.errors import ConfigError
-from rowferry.model import Column, ColumnPlan, Comparison, ForeignKey, Refusal, Table, TableName, TablePlan
+from rowferry.model import Bound, Column, ColumnPlan, Comparison, ForeignKey, Refusal, Table, TableName, TablePlan
 from rowferry.stages import digest
 from rowferry.types import TEXTS, Type
 
@@ -366,29 +366,49 @@ def _is_raw(columns: list[ColumnPlan], source: Table, request: Request) -> bool:
 
 
 def _with_waves(findings: Findings) -> list[TablePlan]:
-    """Orders existing target tables by their foreign keys; a cycle becomes a blocker that names it."""
-    by_name = {p.target.name: p for p in findings.tables if p.exists and p.load_name is None}
-    waves: dict[TableName, int] = {}
-    while len(waves) < len(by_name):
-        ready = [
-            name
-            for name, plan in by_name.items()
-            if name not in waves and all(k.parent in waves for k in _keys_within(plan, by_name))
-        ]
-        if not ready:
-            stuck = sorted(str(n) for n in by_name if n not in waves)
-            keys = sorted({k.name for n, p in by_name.items() if n not in waves for k in _keys_within(p, by_name)})
-            findings.blockers.append(
-                f"foreign keys of the target form a cycle among {', '.join(stuck)} ({', '.join(keys)}); "
-                "drop or disable one and add it again after the copy"
-            )
-            return findings.tables
-        wave = {
-            name: max((waves[k.parent] + 1 for k in _keys_within(by_name[name], by_name)), default=0) for name in ready
-        }
-        waves |= wave
+    """Gives existing target tables the waves of their foreign keys; a cycle becomes a blocker that names it."""
+    standing = [p for p in findings.tables if p.exists and p.load_name is None]
+    waves, stuck = waves_of(standing)
+    if stuck:
+        keys = sorted({k.name for p in stuck for k in _keys_within(p, {s.target.name for s in stuck})})
+        findings.blockers.append(
+            f"foreign keys of the target form a cycle among {', '.join(sorted(str(p.target.name) for p in stuck))} "
+            f"({', '.join(keys)}); drop or disable one and add it again after the copy"
+        )
     return [dataclasses.replace(p, wave=waves.get(p.target.name, 0)) for p in findings.tables]
 
 
-def _keys_within(plan: TablePlan, tables: dict[TableName, TablePlan]) -> list[ForeignKey]:
+def waves_of(plans: Sequence[TablePlan]) -> tuple[dict[TableName, int], list[TablePlan]]:
+    """The wave of each target table, so that parents come before their children; and the tables that
+    have none, since foreign keys among them (or from one to itself) form a cycle."""
+    names = {p.target.name for p in plans}
+    waves: dict[TableName, int] = {}
+    left = list(plans)
+    while left:
+        ready = [p for p in left if all(k.parent in waves for k in _keys_within(p, names))]
+        if not ready:
+            return waves, left
+        waves |= {p.target.name: max((waves[k.parent] + 1 for k in _keys_within(p, names)), default=0) for p in ready}
+        left = [p for p in left if p.target.name not in waves]
+    return waves, []
+
+
+def _keys_within(plan: TablePlan, tables: set[TableName]) -> list[ForeignKey]:
     return [k for k in plan.target.foreign_keys if k.parent in tables]
+
+
+def try_condition(source: Source, plan: TablePlan, bound: Bound) -> None:
+    """Reads the first rows of a table with its condition, so that one that is no SQL of the source
+    is found before anything is written. Raises what the reader raises."""
+    if plan.where is None:
+        return
+    reader = source.reader()
+    try:
+        columns = tuple((c.source, c.form) for c in plan.columns)
+        blocks = reader.read(ReadRequest(plan.source, columns, bound, plan.where))
+        next(iter(blocks), None)
+        close = getattr(blocks, "close", None)
+        if close is not None:
+            close()
+    finally:
+        reader.close()

@@ -44,6 +44,7 @@ def preview(request: Request) -> PlanReport:
 def _planned(source: Source, table: TablePlan, request: Request) -> PlannedTable:
     caps = registry.capabilities(request.target.engine)
     bounds = source.split(table.source, table.where, request.chunk_bytes or limits.CHUNK_BYTES, caps.chunk_rows_min)
+    planner.try_condition(source, table, bounds[0])
     columns = tuple(
         PlannedColumn(
             source=c.source,

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Sequence
 
 from rowferry.adapters.protocol import Source, Target
-from rowferry.engine.progress import EventHandler, VerifyAdvanced, VerifyFinished, VerifyStarted
+from rowferry.engine.progress import EventHandler, Note, VerifyAdvanced, VerifyFinished, VerifyStarted
 from rowferry.engine.report import RowDifference, TableReport
 from rowferry.engine.request import Request
 from rowferry.engine.reread import digest_table
@@ -62,7 +62,10 @@ def prove(
                 if not again:
                     report = dataclasses.replace(report, missing=0, extra=0, changed=0)
             if again:
-                report = _row_by_row(source, written, plan, table, report, request, stop)
+                found = _row_by_row(source, written, plan, table, request, stop)
+                report = with_difference(report, found)
+                if found.note:
+                    on_event(Note(f"table {name!r}: {found.note}"))
             on_event(
                 VerifyFinished(name, bool(report.equal), report.missing or 0, report.extra or 0, report.changed or 0)
             )
@@ -75,12 +78,11 @@ def _row_by_row(
     written: Source,
     plan: Plan,
     table: TablePlan,
-    report: TableReport,
     request: Request,
     stop: threading.Event,
-) -> TableReport:
+) -> TableDifference:
     """Compares both sides as they are now. After append and upsert the target may hold more."""
-    found = verify_tables(
+    return verify_tables(
         source,
         written,
         [table],
@@ -89,7 +91,6 @@ def _row_by_row(
         named_max=request.named_max,
         stop=stop,
     )[0]
-    return with_difference(report, found)
 
 
 def with_difference(report: TableReport, found: TableDifference) -> TableReport:

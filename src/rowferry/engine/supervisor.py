@@ -157,6 +157,7 @@ class Copy:
             bounds = source.split(
                 table.source, table.where, request.chunk_bytes or limits.CHUNK_BYTES, caps.chunk_rows_min
             )
+            planner.try_condition(source, table, bounds[0])
             if request.mode == "append" and len(bounds) > 1 and token is None and any(b.physical for b in bounds):
                 # Rows without a key cannot be told apart after a resume: they are added at the end, all at once.
                 stage = TableName(table.target.name.schema, f"rowferry_stage_{job_id[-8:]}_{table.index}")

@@ -10,6 +10,7 @@ import time
 from rowferry.adapters.protocol import Source, Target
 from rowferry.engine import opening, outcome
 from rowferry.engine.pairing import Pairs, pair
+from rowferry.engine.planner import waves_of
 from rowferry.engine.progress import (
     EventHandler,
     JobFinished,
@@ -105,30 +106,49 @@ class Verification:
         plans: list[TablePlan],
         tables: list[tuple[TableReport, TableDifference]],
     ) -> list[tuple[TableReport, TableDifference]]:
-        """Repairs what differs, then reads both sides afresh: only that second look is the verdict."""
-        repaired = []
-        for plan, (_, found) in zip(plans, tables, strict=True):
+        """Repairs what differs, then reads both sides afresh: only that second look is the verdict.
+
+        All tables are read again, since a row that was deleted may have taken others with it
+        (ON DELETE CASCADE). Parents are repaired before the tables that refer to them.
+        """
+        self._check_triggers(plans)
+        waves, _ = waves_of(plans)
+        repaired = [0] * len(plans)
+        for index in sorted(range(len(plans)), key=lambda i: waves.get(plans[i].target.name, 0)):
+            plan, found = plans[index], tables[index][1]
             if found.equal:
-                repaired.append(0)
                 continue
             if found.extra and not self._request.delete_extra and not self._request.contained:
-                self._on_event(
-                    Note(
-                        f"table {str(plan.target.name)!r}: {found.extra:,} extra rows stay; --delete-extra removes them"
-                    )
-                )
-            repaired.append(repair(source, target, plan, found, self._request.delete_extra))
-        out = []
+                name = str(plan.target.name)
+                self._on_event(Note(f"table {name!r}: {found.extra:,} extra rows stay; --delete-extra removes them"))
+            silent = bool(plan.target.triggers) and self._request.target_triggers == "disable"
+            if silent:
+                target.disable_triggers(plan.target, True)
+            try:
+                repaired[index] = repair(source, target, plan, found, self._request.delete_extra, self._stop)
+            finally:
+                if silent:
+                    target.disable_triggers(plan.target, False)
         with contextlib.closing(target.as_source()) as written, opening.source_of(self._request) as again:
             again.open_snapshot(self._request.workers)
             written.open_snapshot(self._request.workers)
-            for plan, before, count in zip(plans, tables, repaired, strict=True):
-                if before[1].equal:
-                    out.append(before)
-                    continue
+            out = []
+            for plan, count in zip(plans, repaired, strict=True):
                 report, found = self._table(again, written, plan)
                 out.append((dataclasses.replace(report, repaired=count), found))
         return out
+
+    def _check_triggers(self, plans: list[TablePlan]) -> None:
+        """A trigger of the target could change what a repair writes."""
+        if self._request.target_triggers is not None:
+            return
+        for plan in plans:
+            if plan.target.triggers:
+                raise RefusedError(
+                    f"it has triggers or rules ({', '.join(plan.target.triggers)}) that a repair would fire",
+                    table=str(plan.target.name),
+                    hint="choose --target-triggers fire or disable",
+                )
 
     def _report(
         self, pairs: Pairs, tables: list[tuple[TableReport, TableDifference]], guarantee: str, note: str | None
@@ -155,7 +175,7 @@ class Verification:
             seconds=time.monotonic() - self._started,
             workers=self._request.workers,
             tables=tuple(reports),
-            notes=tuple(pairs.notes),
+            notes=(*pairs.notes, *(f"table {r.source!r}: {d.note}" for r, d in tables if d.note)),
         )
         self._on_event(JobFinished(report))
         return report
