@@ -1,8 +1,9 @@
 """What is in a DuckDB database: tables, columns, keys, and the tags that remember source types.
 
-``rowferry_columns`` (in ``main``) remembers, for columns that rowferry made, the canonical type of
-which DuckDB's own type does not tell everything: ``inet`` as VARCHAR, ``varchar(10)``, ``jsonb``. A
-tag counts only while the column still has the type under which it was written.
+``rowferry_columns`` (in ``main``) remembers, for columns that rowferry made, the source's declared
+type, and the canonical type where DuckDB's own does not tell everything: ``inet`` as VARCHAR,
+``varchar(10)``, ``jsonb``. A tag counts only while the column still has the type under which it was
+written.
 """
 
 from __future__ import annotations
@@ -131,9 +132,7 @@ def _details(session: Session, name: TableName) -> dict[str, tuple[Any, ...]]:
     return {row[0]: (bool(row[1]), row[2], row[3] == "ALWAYS") for row in rows}
 
 
-def _column(
-    name: str, native: Any, detail: tuple[Any, ...] | None, tag: tuple[str, Type] | None, too_wide: bool
-) -> Column:
+def _column(name: str, native: Any, detail: tuple[Any, ...] | None, tag: Tag | None, too_wide: bool) -> Column:
     nullable, default, generated = detail or (True, None, False)
     serial = bool(default) and "nextval(" in str(default).lower()
     text = str(native)
@@ -147,8 +146,10 @@ def _column(
         forms = (known,) if known.kind == "text" else (known, _TEXT)
         if text in _HUGE:
             forms = (known, _TEXT) if too_wide else (_DECIMAL_38, known, _TEXT)
-    if tag is not None and tag[0] == text and tag[1].arrow == known.arrow:
-        forms = (tag[1], *(f for f in forms if f != tag[1]))
+    if tag is not None and tag.native == text and refusal is None:
+        if tag.type is not None and tag.type.arrow == known.arrow:
+            forms = (tag.type, *(f for f in forms if f != tag.type))
+        text = tag.source or text
     return Column(
         name=name,
         type=forms[0],
@@ -271,43 +272,55 @@ def has_tags(session: Session) -> bool:
     return exists(session, TableName(None, TAGS))
 
 
-def read_tags(session: Session, name: TableName) -> tuple[dict[str, tuple[str, Type]], tuple[UserType, ...]]:
-    """Column → (declared type it was written under, canonical type); and the source's user types."""
+@dataclasses.dataclass(frozen=True, slots=True)
+class Tag:
+    """native: DuckDB's type of the column when it was made. type: the canonical type, where that says
+    more. source: the type as the source declared it."""
+
+    native: str
+    type: Type | None = None
+    source: str | None = None
+
+
+def read_tags(session: Session, name: TableName) -> tuple[dict[str, Tag], tuple[UserType, ...]]:
+    """The tag of each column that has one, and the source's user types."""
     if not has_tags(session):
         return {}, ()
     rows = session.execute(
-        f"SELECT column_name, native, type FROM {quote(MAIN)}.{TAGS} WHERE schema_name = ? AND table_name = ?",
+        f"SELECT column_name, native, type, source FROM {quote(MAIN)}.{TAGS} WHERE schema_name = ? AND table_name = ?",
         (schema_of(name), name.name),
     )
-    tags: dict[str, tuple[str, Type]] = {}
+    tags: dict[str, Tag] = {}
     user_types: tuple[UserType, ...] = ()
     try:
-        for column, native, text in rows:
+        for column, native, text, source in rows:
             if column is None:
                 user_types = load(msgspec.json.decode(text), tuple[UserType, ...])
             else:
-                tags[column] = (native, msgspec.json.decode(text, type=Type))
+                kept = msgspec.json.decode(text, type=Type) if text else None
+                tags[column] = Tag(native, kept, source.partition(":")[2] if source else None)
     except msgspec.MsgspecError as error:
         raise LedgerError(f"{TAGS} cannot be read: {error}", table=str(name), hint=f"drop {TAGS}") from None
     return tags, user_types
 
 
-def write_tags(session: Session, name: TableName, tags: dict[str, Type], user_types: tuple[UserType, ...]) -> None:
-    """Replaces the tags of a table that stands already: its declared types are read back and kept with them."""
+def write_tags(session: Session, name: TableName, tags: dict[str, Tag], user_types: tuple[UserType, ...]) -> None:
+    """Replaces the tags of a table."""
     if not (tags or user_types or has_tags(session)):
         return
     session.execute(
         f"CREATE TABLE IF NOT EXISTS {quote(MAIN)}.{TAGS} "
-        "(schema_name VARCHAR NOT NULL, table_name VARCHAR NOT NULL, column_name VARCHAR, native VARCHAR, type VARCHAR)"
+        "(schema_name VARCHAR NOT NULL, table_name VARCHAR NOT NULL, column_name VARCHAR, native VARCHAR, "
+        "type VARCHAR, source VARCHAR)"
     )
     forget_tags(session, name)
-    insert = f"INSERT INTO {quote(MAIN)}.{TAGS} VALUES (?, ?, ?, ?, ?)"
+    insert = f"INSERT INTO {quote(MAIN)}.{TAGS} VALUES (?, ?, ?, ?, ?, ?)"
     place = (schema_of(name), name.name)
-    natives = {c: str(native) for c, native in session.columns(f"SELECT * FROM {qualified(name)}")}
-    for column, t in tags.items():
-        session.run(insert, (*place, column, natives[column], msgspec.json.encode(dump(t)).decode()))
+    for column, tag in tags.items():
+        kept = None if tag.type is None else msgspec.json.encode(dump(tag.type)).decode()
+        session.run(insert, (*place, column, tag.native, kept, tag.source))
     if user_types:
-        session.run(insert, (*place, None, None, msgspec.json.encode(dump(user_types)).decode()))
+        session.run(insert, (*place, None, None, msgspec.json.encode(dump(user_types)).decode(), None))
 
 
 def forget_tags(session: Session, name: TableName) -> None:

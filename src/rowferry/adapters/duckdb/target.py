@@ -82,7 +82,8 @@ class DuckdbTarget:
         native, t = planned
         # A number that travels as text by policy is remembered as the number that it is.
         numeric = form.kind == "text" and column.type.kind in ("numeric", "decimal")
-        forms = (Type("numeric"), t) if numeric else (t,)
+        # Not forms to be written in: what create_table is to remember of the source's column.
+        forms = (Type("numeric") if numeric else t, Type("opaque", native=column.native))
         return Column(column.name, t, column.nullable, native, forms, _default(column, t))
 
     def checks(self, column: Column) -> tuple[str, ...]:
@@ -109,11 +110,21 @@ class DuckdbTarget:
             if name.schema is not None:
                 self._control.execute(f"CREATE SCHEMA IF NOT EXISTS {quote(name.schema)}")
             self._control.execute(f"CREATE TABLE IF NOT EXISTS {qualified(name)} ({columns})")
-            made = {c: canonical(native) for c, native in self._control.columns(f"SELECT * FROM {qualified(name)}")}
-            tags = {c.name: c.forms[0] if c.forms else c.type for c in table.columns}
-            catalog.write_tags(
-                self._control, name, {c: t for c, t in tags.items() if t != made.get(c)}, table.user_types
-            )
+            catalog.write_tags(self._control, name, self._tags(table, name, source_engine), table.user_types)
+
+    def _tags(self, table: Table, name: TableName, source_engine: str) -> dict[str, catalog.Tag]:
+        """What the new table's own types do not tell of its columns."""
+        planned = {c.name: c.forms or (c.type,) for c in table.columns}
+        tags = {}
+        for column, native in self._control.columns(f"SELECT * FROM {qualified(name)}"):
+            if column not in planned:
+                continue
+            remembered, *declared = planned[column]
+            source = f"{source_engine}:{declared[-1].native}" if declared and source_engine != "duckdb" else None
+            kept = None if remembered == canonical(native) else remembered
+            if kept is not None or source is not None:
+                tags[column] = catalog.Tag(str(native), kept, source)
+        return tags
 
     def add_keys(self, table: Table, name: TableName) -> None:
         if not table.primary_key or self._key(name, "PRIMARY KEY"):
