@@ -427,3 +427,34 @@ def test_a_wrong_password_exits_with_its_side_and_is_shown_nowhere(
     rowferry("copy", shop[0], url, code=4)
     rowferry("plan", url, shop[1], code=3)
     rowferry("jobs", url, code=4)
+
+
+@pytest.mark.server
+def test_a_password_is_in_no_output_report_or_ledger(tmp_path: pathlib.Path, postgres_database: Any) -> None:
+    import psycopg
+
+    source, target = postgres_database(), postgres_database()
+    password = re.search(r"//[^:/]*:([^@]+)@", source)
+    if password is None:  # the server that was given lets us in without one
+        source, target = (re.sub(r"//([^@/]*)@", rf"//\1:{CANARY}@", url) for url in (source, target))
+    secret = password[1] if password else CANARY
+    with psycopg.connect(source, autocommit=True) as c:
+        c.execute("CREATE TABLE t (id int PRIMARY KEY, v text)")
+        c.execute("INSERT INTO t SELECT g, g::text FROM generate_series(1, 1000) g")
+    report = tmp_path / "r.json"
+    said = ""
+    for arguments in (
+        ("plan", source, target, "--report", report),
+        ("copy", source, target, "--verify", "--log-json", "--report", report),
+        ("verify", source, target, "--report", report),
+        ("jobs", target),
+    ):
+        done = rowferry(*arguments)
+        said += done.stdout + done.stderr + report.read_text()
+    said += rowferry("copy", source, target, "--report", report, code=2).stderr + report.read_text()
+    with psycopg.connect(target) as c:
+        for name in ("jobs", "steps", "chunks"):
+            rows = c.execute(f"SELECT x::text FROM rowferry.{name} x").fetchall()
+            said += str(rows)
+            assert rows or name == "steps"
+    assert secret not in said
