@@ -17,11 +17,15 @@ cdef extern from *:
     """
     typedef struct sqlite3 sqlite3;
     typedef struct sqlite3_stmt sqlite3_stmt;
+    typedef struct sqlite3_value sqlite3_value;
     """
     ctypedef struct sqlite3:
         pass
 
     ctypedef struct sqlite3_stmt:
+        pass
+
+    ctypedef struct sqlite3_value:
         pass
 
 ctypedef struct sqlite3_io_methods:
@@ -80,6 +84,13 @@ ctypedef struct SqliteApi:
     const void* (*column_blob)(sqlite3_stmt*, int) noexcept nogil
     const unsigned char* (*column_text)(sqlite3_stmt*, int) noexcept nogil
     int (*column_bytes)(sqlite3_stmt*, int) noexcept nogil
+    sqlite3_value* (*column_value)(sqlite3_stmt*, int) noexcept nogil
+    int (*value_type)(sqlite3_value*) noexcept nogil
+    int64_t (*value_int64)(sqlite3_value*) noexcept nogil
+    double (*value_double)(sqlite3_value*) noexcept nogil
+    const void* (*value_blob)(sqlite3_value*) noexcept nogil
+    const unsigned char* (*value_text)(sqlite3_value*) noexcept nogil
+    int (*value_bytes)(sqlite3_value*) noexcept nogil
 
 
 cdef inline void* symbol(void* library, const char* name) except NULL:
@@ -138,4 +149,11 @@ cdef inline int load_api(SqliteApi* api, bytes path) except -1:
     api.column_blob = <const void* (*)(sqlite3_stmt*, int) noexcept nogil> symbol(library, b"sqlite3_column_blob")
     api.column_text = <const unsigned char* (*)(sqlite3_stmt*, int) noexcept nogil> symbol(library, b"sqlite3_column_text")
     api.column_bytes = <int (*)(sqlite3_stmt*, int) noexcept nogil> symbol(library, b"sqlite3_column_bytes")
+    api.column_value = <sqlite3_value* (*)(sqlite3_stmt*, int) noexcept nogil> symbol(library, b"sqlite3_column_value")
+    api.value_type = <int (*)(sqlite3_value*) noexcept nogil> symbol(library, b"sqlite3_value_type")
+    api.value_int64 = <int64_t (*)(sqlite3_value*) noexcept nogil> symbol(library, b"sqlite3_value_int64")
+    api.value_double = <double (*)(sqlite3_value*) noexcept nogil> symbol(library, b"sqlite3_value_double")
+    api.value_blob = <const void* (*)(sqlite3_value*) noexcept nogil> symbol(library, b"sqlite3_value_blob")
+    api.value_text = <const unsigned char* (*)(sqlite3_value*) noexcept nogil> symbol(library, b"sqlite3_value_text")
+    api.value_bytes = <int (*)(sqlite3_value*) noexcept nogil> symbol(library, b"sqlite3_value_bytes")
     return 0

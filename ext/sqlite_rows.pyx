@@ -381,13 +381,13 @@ cdef object value_of(sqlite3_stmt* statement, int i):
 
 # ── one cell ─────────────────────────────────────────────────────────────────────────────────────
 
-cdef inline int cell_bytes(sqlite3_stmt* statement, int i, bint text, bint utf8, Cell* cell) noexcept nogil:
+cdef inline int cell_bytes(sqlite3_value* value, bint text, bint utf8, Cell* cell) noexcept nogil:
     """The bytes of a TEXT or BLOB cell, without a copy. 0 where SQLite had no memory for them."""
     if text and not utf8:
-        cell.p = API.column_text(statement, i)
+        cell.p = API.value_text(value)
     else:
-        cell.p = <const uint8_t*> API.column_blob(statement, i)
-    cell.n = API.column_bytes(statement, i)
+        cell.p = <const uint8_t*> API.value_blob(value)
+    cell.n = API.value_bytes(value)
     return cell.p != NULL or cell.n == 0
 
 
@@ -561,11 +561,15 @@ cdef inline int number_text(const Spec* spec, int kind, int64_t i, double d, cha
 
 
 cdef int decode(
-    const Spec* spec, sqlite3_stmt* statement, int i, bint utf8, uint8_t* out, char* scratch, Cell* cell
+    const Spec* spec, sqlite3_value* value, bint utf8, uint8_t* out, char* scratch, Cell* cell
 ) noexcept nogil:
     """One cell: into ``out`` (up to 32 bytes) where its column is of fixed width, else as bytes in ``cell``,
-    which hold until the next step."""
-    cdef int kind = API.column_type(statement, i)
+    which hold until the next step.
+
+    ``value`` is one of column_value, whose use is safe for the one thread that has the connection; asking the
+    statement for the type, the value and the length would take its lock three times.
+    """
+    cdef int kind = API.value_type(value)
     cdef int found
     cdef int64_t whole = 0
     cdef double real = 0
@@ -573,13 +577,13 @@ cdef int decode(
         return IS_NULL
     if kind == SQLITE_INTEGER or kind == SQLITE_FLOAT:
         if kind == SQLITE_INTEGER:
-            whole = API.column_int64(statement, i)
+            whole = API.value_int64(value)
         else:
-            real = API.column_double(statement, i)
+            real = API.value_double(value)
         if spec.kind <= K_DECIMAL:
             return store_number(spec, kind, whole, real, out)
         return number_text(spec, kind, whole, real, scratch, cell)
-    if not cell_bytes(statement, i, kind == SQLITE_TEXT, utf8, cell):
+    if not cell_bytes(value, kind == SQLITE_TEXT, utf8, cell):
         return NO_MEMORY
     if kind == SQLITE_TEXT:
         if spec.width:
@@ -735,7 +739,7 @@ cdef class Reader:
             shown = str(API.column_int64(self.statement, self.bad))
         elif kind == SQLITE_FLOAT:
             shown = repr(API.column_double(self.statement, self.bad))
-        elif not cell_bytes(self.statement, self.bad, kind == SQLITE_TEXT, self.utf8, &cell):
+        elif not cell_bytes(API.column_value(self.statement, self.bad), kind == SQLITE_TEXT, self.utf8, &cell):
             shown = "…"
         else:
             data = PyBytes_FromStringAndSize(<const char*> cell.p, min(cell.n, SHOWN_BYTES))
@@ -891,7 +895,7 @@ cdef class Reader:
         cdef int width = column.spec.width
         cdef int found
         cdef uint8_t* out = column.data + row * width if width and column.spec.kind != K_BOOL else &one
-        found = decode(&column.spec, self.statement, i, self.utf8, out, scratch, &cell)
+        found = decode(&column.spec, API.column_value(self.statement, i), self.utf8, out, scratch, &cell)
         if found == UNFIT and column.spec.null_unfit:
             column.settled += 1
             found = IS_NULL
@@ -961,6 +965,7 @@ cdef class _Census:
         """``out`` has room for the widest fixed column."""
         cdef char scratch[SCRATCH_BYTES]
         cdef Cell cell
+        cdef sqlite3_value* value
         cdef int rc, i, k, kind, found
         while True:
             rc = API.step(statement)
@@ -971,18 +976,19 @@ cdef class _Census:
                 return END_FAILURE
             self.rows += 1
             for i in range(self.count):
-                kind = API.column_type(statement, i)
+                value = API.column_value(statement, i)
+                kind = API.value_type(value)
                 self.tallies[i].stored[kind if 0 < kind < 6 else 0] += 1
                 if kind == SQLITE_NULL:
                     continue
                 for k in range(self.first[i], self.first[i + 1]):
-                    found = decode(&self.specs[k], statement, i, utf8, out, scratch, &cell)
+                    found = decode(&self.specs[k], value, utf8, out, scratch, &cell)
                     if found == NO_MEMORY:
                         return END_MEMORY
                     if found == UNFIT:
                         self.unfit[k] += 1
                 if kind == SQLITE_TEXT or kind == SQLITE_BLOB:
-                    self.tallies[i].bytes += API.column_bytes(statement, i)
+                    self.tallies[i].bytes += API.value_bytes(value)
                 else:
                     self.tallies[i].bytes += 8
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import decimal
+import importlib.util
 import pathlib
 import sqlite3
 import struct
@@ -534,3 +535,15 @@ def test_cell_of_100_mb_is_read_and_written_with_one_copy_each(tmp_path: pathlib
         writer = sqlite_write.Writer(database, "INSERT INTO t VALUES (?)", [write_spec(Type("binary"), "BLOB")])
         assert writer.write(batch.__arrow_c_array__(), [[b.size if b else 0 for b in array.buffers()]]) == 1
         assert database.execute("SELECT sum(length(a)) FROM t") == [(2 * size,)]
+
+
+def test_benchmark_runs_at_its_small_size(capsys: pytest.CaptureFixture[str]) -> None:
+    path = pathlib.Path(__file__).parents[2] / "benchmarks" / "kernels" / "bench_sqlite_rows.py"
+    spec = importlib.util.spec_from_file_location("bench_sqlite_rows", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    found = module.run(2_000, repeats=1)
+    assert set(found) == {"write: executemany", "write: kernel", "census", "read: kernel", "read: fetchmany"}
+    assert capsys.readouterr().out.count("CPU s per M rows") == 5
