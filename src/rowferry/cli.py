@@ -7,6 +7,7 @@ Results go to standard output, errors to standard error, each in one line and wi
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import sys
@@ -363,23 +364,27 @@ class _Run:
             self._failed(error)
 
     def _failed(self, error: BaseException) -> None:
-        """The report of a run that failed, if it was asked for; the error itself goes on to ``_run``."""
+        """The report of a run that failed, for the log and the file; the error itself goes on to ``_run``."""
         if isinstance(error, StoppedError) and error.hint is None:
             error.hint = "the same command goes on where it stopped"
-        if self._report_path is None or not isinstance(error, Exception):
+        if not isinstance(error, Exception):
             return
+        from rowferry.engine.progress import JobFinished
         from rowferry.engine.report import Report
 
-        known = getattr(error, "report", None)
         code = error.exit_code if isinstance(error, RowferryError) else EXIT_BUG
-        status = "stopped" if code == EXIT_STOPPED else "failed"
-        if known is None:
-            known = Report(self._command, _safe(self._source), _safe(self._target), status=status, exit_code=code)
-        data = known.to_json() | {"exit_code": code, "error": " ".join(str(error).split())}
-        if known.status == "ok":  # it was made before the failure
-            data["status"] = status
+        known: Report = getattr(error, "report", None) or Report(
+            self._command, _safe(self._source), _safe(self._target)
+        )
+        status = known.status if known.status != "ok" else "stopped" if code == EXIT_STOPPED else "failed"
+        message = " ".join(str(error).split())
+        report = dataclasses.replace(known, status=status, exit_code=code, error=message)
+        if not self._finished:
+            self._event(JobFinished(report))
+        if self._report_path is None:
+            return
         try:
-            _write(self._report_path, self._redact.data(data))
+            _write(self._report_path, self._redact.data(report.to_json()))
         except ConfigError as problem:  # what stopped the run is the exit code; this is said beside it
             _say(self._redact, str(problem), problem.exit_code)
 

@@ -241,7 +241,10 @@ def test_plan_says_what_would_happen_and_writes_nothing(shop: tuple[str, str], t
 
 def test_a_failed_copy_leaves_a_report_of_its_failure(shop: tuple[str, str], tmp_path: pathlib.Path) -> None:
     report = tmp_path / "r.json"
-    rowferry("copy", f"postgresql://u:{CANARY}@127.0.0.1:1/x", shop[1], "--report", report, code=3)
+    nowhere = f"postgresql://u:{CANARY}@127.0.0.1:1/x"
+    done = rowferry("copy", nowhere, shop[1], "--report", report, "--log-json", code=3)
+    last = json.loads(done.stdout.splitlines()[-1])
+    assert (last["event"], last["status"], last["exit_code"]) == ("finished", "failed", 3)
     data = json.loads(report.read_text())
     assert (data["status"], data["exit_code"]) == ("failed", 3)
     assert data["error"]
