@@ -117,7 +117,7 @@ def load_postgres(url: str, scale: float) -> int:
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(PG_DDL.replace(",\n primary key (l_orderkey, l_linenumber)", ""))
         with connection.cursor().copy("copy lineitem from stdin (format csv)") as copy:
-            for batch in lineitem.batches(scale):
+            for batch in lineitem.batches(scale_factor=scale):
                 buffer = io.BytesIO()
                 pyarrow.csv.write_csv(batch, buffer, pyarrow.csv.WriteOptions(include_header=False))
                 copy.write(buffer.getvalue())
@@ -131,7 +131,7 @@ def load_sqlite(path: pathlib.Path, scale: float) -> int:
     rows = 0
     connection = sqlite3.connect(path)
     connection.execute(DDL.format(char1="text", char10="text", char25="text"))
-    for batch in lineitem.batches(scale):
+    for batch in lineitem.batches(scale_factor=scale):
         columns = [c.cast("string") if str(c.type).startswith(("dec", "date")) else c for c in batch.columns]
         marks = ", ".join("?" * len(columns))
         connection.executemany(

@@ -17,7 +17,7 @@ TABLES_SHOWN_MAX = 200
 
 
 def copy_lines(report: Report) -> list[str]:
-    """The table at the end of a copy: rows, how fast one worker was, whether digests are equal."""
+    """The table at the end of a copy: rows, how fast they came, whether digests are equal."""
     shown = list(report.tables)
     if len(shown) > TABLES_SHOWN_MAX:
         shown = [t for t in shown if t.equal is False or t.unclosed()][:TABLES_SHOWN_MAX]
@@ -25,16 +25,15 @@ def copy_lines(report: Report) -> list[str]:
         (
             _arrow_name(t),
             count(t.rows_committed),
-            rate(t.rows_committed, t.seconds),
-            f"{t.bytes / t.seconds / 1e6:,.1f}" if t.seconds > 0 and t.bytes else "",
+            # Where chunks were taken over, this run's seconds are not those of all rows.
+            rate(t.rows_committed, t.seconds) if not t.chunks_taken_over else "",
+            f"{t.bytes / t.seconds / 1e6:,.1f}" if t.seconds > 0 and t.bytes and not t.chunks_taken_over else "",
             _verdict(t),
             _remarks(t),
         )
         for t in shown
     ]
-    lines = (
-        aligned(("table", "rows", "rows/s/worker", "MB/s/worker", "digests", ""), rows, right=(1, 2, 3)) if rows else []
-    )
+    lines = aligned(("table", "rows", "rows/s", "MB/s", "digests", ""), rows, right=(1, 2, 3)) if rows else []
     if len(shown) < len(report.tables):
         lines.append(f"… and {len(report.tables) - len(shown):,} tables that went well")
     lines += difference_lines(report)
