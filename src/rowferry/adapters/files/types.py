@@ -75,7 +75,10 @@ def type_in_file(field: pa.Field) -> Type | None:
     tagged = type_of_field(field)
     if tagged is None or plain is None:
         return plain
-    return tagged if _fits(tagged, plain) else plain
+    try:
+        return tagged if _fits(tagged, plain) else plain
+    except (ValueError, AssertionError, AttributeError):  # a type only in form: another tool's metadata, or damaged
+        return plain
 
 
 def _fits(tagged: Type, plain: Type) -> bool:
