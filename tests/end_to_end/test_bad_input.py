@@ -218,7 +218,7 @@ def test_table_altered_in_mid_job_is_named(tmp_path: pathlib.Path, monkeypatch: 
 
 @pytest.mark.server
 def test_wrong_password_exits_by_side_and_is_not_shown(postgres_server: Any, tmp_path: pathlib.Path) -> None:
-    database = postgres_server.database("bad_password")
+    database = postgres_server.database()
     user, _, rest = database.partition("://")[2].partition("@")
     wrong = f"postgresql://{user.split(':')[0]}:{CANARY}@{rest}"
     file = sqlite_file(tmp_path / "a.db", "create table t (a integer)")
@@ -228,7 +228,7 @@ def test_wrong_password_exits_by_side_and_is_not_shown(postgres_server: Any, tmp
 
 @pytest.mark.server
 def test_table_without_columns_is_refused_by_name(postgres_server: Any, tmp_path: pathlib.Path) -> None:
-    url = postgres_server.database("bad_columns")
+    url = postgres_server.database()
     with psycopg.connect(url, autocommit=True) as c:
         c.execute("create table bare ()")
     assert "bare" in error_line(expect(2, "copy", url, f"duckdb:///{tmp_path}/x.duckdb"))
@@ -236,7 +236,7 @@ def test_table_without_columns_is_refused_by_name(postgres_server: Any, tmp_path
 
 @pytest.mark.server
 def test_name_beyond_63_bytes_is_refused(postgres_server: Any, tmp_path: pathlib.Path) -> None:
-    url = postgres_server.database("bad_names")
+    url = postgres_server.database()
     long = "é" * 32
     file = sqlite_file(tmp_path / "a.db", f'create table "{long}" (a integer)')
     assert "64 bytes" in error_line(expect(2, "copy", file, url))
@@ -244,7 +244,7 @@ def test_name_beyond_63_bytes_is_refused(postgres_server: Any, tmp_path: pathlib
 
 @pytest.mark.server
 def test_nul_in_text_into_postgres_names_the_column(postgres_server: Any, tmp_path: pathlib.Path) -> None:
-    url = postgres_server.database("bad_nul")
+    url = postgres_server.database()
     path = tmp_path / "a.db"
     with sqlite3.connect(path) as c:
         c.execute("create table t (id integer primary key, word text)")
@@ -261,7 +261,7 @@ def test_nul_in_text_into_postgres_names_the_column(postgres_server: Any, tmp_pa
 
 @pytest.mark.server
 def test_missing_privileges_are_named_in_plan_and_copy(postgres_server: Any, tmp_path: pathlib.Path) -> None:
-    url = postgres_server.database("bad_rights")
+    url = postgres_server.database()
     with psycopg.connect(url, autocommit=True) as c:
         c.execute("create table t (a int); insert into t values (1)")
         c.execute("drop role if exists ferry_weak")
@@ -277,7 +277,7 @@ def test_missing_privileges_are_named_in_plan_and_copy(postgres_server: Any, tmp
 
 @pytest.mark.server
 def test_row_level_security_is_an_error_not_fewer_rows(postgres_server: Any, tmp_path: pathlib.Path) -> None:
-    url = postgres_server.database("bad_rls")
+    url = postgres_server.database()
     with psycopg.connect(url, autocommit=True) as c:
         c.execute("create table t (a int); insert into t select generate_series(1, 10)")
         c.execute("drop role if exists ferry_rls")
@@ -291,7 +291,7 @@ def test_row_level_security_is_an_error_not_fewer_rows(postgres_server: Any, tmp
 
 @pytest.mark.server
 def test_target_triggers_are_a_blocker_without_a_policy(postgres_server: Any, tmp_path: pathlib.Path) -> None:
-    url = postgres_server.database("bad_triggers")
+    url = postgres_server.database()
     with psycopg.connect(url, autocommit=True) as c:
         c.execute("create table t (a text)")
         c.execute(
@@ -310,7 +310,7 @@ def test_target_triggers_are_a_blocker_without_a_policy(postgres_server: Any, tm
 @pytest.mark.server
 def test_sigterm_exits_5_and_the_same_command_goes_on(postgres_server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ROWFERRY_CHUNK_BYTES", "200000")
-    source, target = postgres_server.database("stop_source"), postgres_server.database("stop_target")
+    source, target = postgres_server.database(), postgres_server.database()
     with psycopg.connect(source, autocommit=True) as c:
         c.execute("create table t as select g id, md5(g::text) v from generate_series(1, 400000) g")
         c.execute("alter table t add primary key (id)")
@@ -329,7 +329,7 @@ def test_sigterm_exits_5_and_the_same_command_goes_on(postgres_server: Any, monk
 @pytest.mark.server
 def test_second_process_exits_2_while_the_first_lives(postgres_server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ROWFERRY_CHUNK_BYTES", "100000")
-    source, target = postgres_server.database("lock_source"), postgres_server.database("lock_target")
+    source, target = postgres_server.database(), postgres_server.database()
     with psycopg.connect(source, autocommit=True) as c:
         c.execute("create table t as select g id, md5(g::text) v from generate_series(1, 600000) g")
         c.execute("alter table t add primary key (id)")

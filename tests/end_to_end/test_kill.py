@@ -76,13 +76,13 @@ class PostgresSource:
 class PostgresToPostgres(PostgresSource):
     def __init__(self, server: Any, folder: pathlib.Path) -> None:
         self.server = server
-        super().__init__(server.database("kill_source"))
-        self.target_url = server.database("kill_target")
+        super().__init__(server.database())
+        self.target_url = server.database()
         self.want = self.facts(self.source_url)
         self.arguments = ["copy", self.source_url, self.target_url, "--workers", "2"]
 
     def fresh(self) -> None:
-        self.target_url = self.server.database("kill_target")
+        self.target_url = self.server.database(self.target_url.rpartition("/")[2])
 
     def check(self, run: Any) -> None:
         assert self.facts(self.target_url) == self.want
@@ -95,7 +95,7 @@ class PostgresToPostgres(PostgresSource):
 
 class PostgresToParquet(PostgresSource):
     def __init__(self, server: Any, folder: pathlib.Path) -> None:
-        super().__init__(server.database("kill_source"))
+        super().__init__(server.database())
         self.folder = folder / "out"
         self.arguments = ["copy", self.source_url, f"parquet:///{self.folder}", "--workers", "2"]
 
