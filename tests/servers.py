@@ -239,3 +239,29 @@ def start(settings: Sequence[str] = FAST) -> Postgres:
         server.discard()
         raise
     return server
+
+
+def start_standby(primary: Postgres) -> Postgres:
+    """A hot standby of a server of ours, streaming from it."""
+    assert primary.folder is not None and primary.programs is not None
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="rowferry-pg-"))
+    folder.chmod(0o755)
+    if os.geteuid() == 0:
+        shutil.chown(folder, "postgres", "postgres")
+    environment = {**os.environ, "PGPASSWORD": primary.password}
+    subprocess.run(
+        [*as_owner(), str(primary.programs / "pg_basebackup"), "-h", "127.0.0.1", "-p", str(primary.port),
+         "-U", primary.user, "-D", str(folder / "data"), "-R", "--checkpoint=fast", "--no-sync"],
+        check=True, env=environment, stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    port = free_port()
+    standby = Postgres(
+        f"postgresql://{primary.user}:{primary.password}@127.0.0.1:{port}", "127.0.0.1", port, primary.user,
+        primary.password, folder, None, primary.programs, (*primary.settings, "hot_standby=on"),
+    )  # fmt: skip
+    try:
+        standby.start()
+    except BaseException:
+        standby.discard()
+        raise
+    return standby

@@ -479,3 +479,25 @@ def test_unfit_values_are_counted_by_the_server(
     with contract.source_at(url) as source:
         assert source.count_unfit(contract.described(source, "t"), "v", check) == count
         assert source.count_unfit(contract.described(source, "t"), "v", "fits_int64") is None
+
+
+def test_standby_is_a_source_like_any_other(url: str, sql: Any, postgres_server: servers.Postgres) -> None:
+    if postgres_server.folder is None:
+        pytest.skip("a given server is not ours to copy")
+    fill(sql, "g")
+    standby = servers.start_standby(postgres_server)
+    try:
+        there = standby.url_of(url.rpartition("/")[2])
+        (position,) = sql("SELECT pg_current_wal_lsn()::text")[0]
+        for _ in range(200):
+            with psycopg.connect(there) as c:
+                if c.execute("SELECT pg_last_wal_replay_lsn() >= %s::pg_lsn", (position,)).fetchone() == (True,):
+                    break
+            threading.Event().wait(0.05)
+        check_chunks(there, 8, 20_000)
+        with contract.source_at(there) as source:
+            assert source.open_snapshot(1) == "one"
+        with contract.target_at(there) as target:
+            assert any("standby" in p for p in target.missing_privileges([], []))
+    finally:
+        standby.discard()

@@ -254,6 +254,8 @@ def connect(p: Parameters, role: type[RowferryError]) -> Session:
                     f"{p.place} does not speak TLS, and sslmode={p.sslmode} asks for it", transient=False
                 ) from None
         except ServerError as error:
+            if error.fields.get("C") == "08P01" and "statement_timeout" in str(error):
+                return Session(_login(p, tls, first_settings=False), role)
             # 28000: pg_hba.conf has no line for this user with (or without) TLS; libpq then tries the other.
             if error.fields.get("C") != "28000" or number + 1 == len(attempts):
                 raise failure.from_server(error, role) from None
@@ -281,8 +283,11 @@ def _plain(error: BaseException) -> str:
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
-def _login(p: Parameters, tls: bool) -> Wire:
-    """One login by pg8000. Raises OSError, ServerError, ConfigError, _RefusedTlsError."""
+def _login(p: Parameters, tls: bool, first_settings: bool = True) -> Wire:
+    """One login by pg8000. Raises OSError, ServerError, ConfigError, _RefusedTlsError.
+
+    first_settings: with what has to be set before the first statement (a pooler may refuse to pass it on).
+    """
     from pg8000.exceptions import DatabaseError, InterfaceError
     from pg8000.native import Connection
 
@@ -293,7 +298,8 @@ def _login(p: Parameters, tls: bool) -> Wire:
         "password": p.password,
         "application_name": p.application_name,
         # Before the first statement: a timeout of the role's could end the one that pins the settings.
-        "startup_params": {"statement_timeout": "0"} | ({"options": p.options} if p.options else {}),
+        "startup_params": ({"statement_timeout": "0"} if first_settings else {})
+        | ({"options": p.options} if p.options else {}),
     }
     try:
         if tls:

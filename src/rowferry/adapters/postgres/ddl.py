@@ -245,7 +245,9 @@ class Definer:
 
     def _refuse_dependents(self, name: TableName) -> None:
         found = self._query(
-            "SELECT DISTINCT pg_describe_object(d.classid, d.objid, 0) FROM pg_depend d "
+            # A view hangs on its table by its rule: "rule _RETURN on view v" is view v.
+            "SELECT DISTINCT regexp_replace(pg_describe_object(d.classid, d.objid, 0), '^rule .?_RETURN.? on ', '') "
+            "FROM pg_depend d "
             f"WHERE d.refclassid = 'pg_class'::regclass AND d.refobjid = {literal(qualified(name))}::regclass "
             "AND d.deptype = 'n' AND d.classid IN ('pg_rewrite'::regclass, 'pg_constraint'::regclass, "
             "'pg_proc'::regclass) AND NOT EXISTS (SELECT FROM pg_constraint k WHERE k.oid = d.objid "
@@ -254,7 +256,7 @@ class Definer:
         if found:
             things = ", ".join(str(r[0]) for r in found)
             raise TargetError(
-                f"it cannot be replaced, since {things} depend on it", table=str(name), hint="use --mode truncate"
+                f"it cannot be replaced, since on it depend: {things}", table=str(name), hint="use --mode truncate"
             )
 
     def _grants(self, name: TableName) -> list[str]:

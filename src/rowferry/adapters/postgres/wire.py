@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import select
 import socket
 import ssl
 import struct
@@ -115,6 +114,13 @@ class Wire:
             self.closed = True
             self._sock.close()
 
+    def cut(self) -> None:
+        """From another thread: what this connection waits for fails at once. Never raises."""
+        # Not close(), which would leave a thread in recv waiting, and might hand its descriptor to another socket;
+        # and not TLS's own shutdown, which changes the object that the thread is using.
+        with contextlib.suppress(OSError):
+            socket.socket.shutdown(self._sock, socket.SHUT_RDWR)
+
     def close(self) -> None:
         """Ends the session. Never raises."""
         if not self.closed:
@@ -172,12 +178,27 @@ class Wire:
             self._buffer += data
 
     def readable(self) -> bool:
-        """Whether something has come that was not asked for (an error, or the end)."""
+        """Whether something has come that was not asked for (an error, or the end). Never waits.
+
+        Only a read can tell: a TLS record may be a session ticket, which is no data.
+        """
         if self.closed or self._at < len(self._buffer):
             return True
-        if isinstance(self._sock, ssl.SSLSocket) and self._sock.pending():
+        try:
+            self._sock.settimeout(0)
+            try:
+                data = self._sock.recv(SOCKET_READ_BYTES)
+            finally:
+                self._sock.settimeout(None)
+        except (BlockingIOError, ssl.SSLWantReadError):
+            return False
+        except OSError:
+            self.abandon()
             return True
-        return bool(select.select([self._sock], [], [], 0)[0])
+        if not data:
+            self.abandon()
+        self._buffer += data
+        return True
 
     # -- messages
 
