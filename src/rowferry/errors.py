@@ -6,6 +6,7 @@
     ├── DataError         exit 1  a value that cannot be carried was met in mid-copy
     ├── DifferenceError   exit 1  source and target (or counts) differ
     ├── SourceError       exit 3  the source failed
+    │   └── SnapshotLostError     the state that all readers saw is gone: the job goes on under a new one
     ├── TargetError       exit 4  the target failed
     │   └── LedgerError   exit 4  the ledger failed or contradicts itself
     └── StoppedError      exit 5  stopped on request; the job can be resumed
@@ -110,6 +111,16 @@ class SourceError(RowferryError):
     """The source failed."""
 
     exit_code = 3
+
+
+class SnapshotLostError(SourceError):
+    """The snapshot that the readers share is gone, or the job has gone on to another.
+
+    No use in trying the same chunk again; the job can be taken up anew, so it is always transient.
+    """
+
+    def __init__(self, message: str, **place: Any) -> None:
+        super().__init__(message, **{**place, "transient": True})
 
 
 class TargetError(RowferryError):

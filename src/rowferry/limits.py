@@ -34,6 +34,16 @@ CHUNK_TRIES = 8
 RETRY_WAIT_MIN_S = 0.2
 RETRY_WAIT_MAX_S = 8.0
 
+#: How long a job's lock is waited for: after kill -9 a server needs a moment to end the dead
+#: process's session, above all in mid-statement (PostgreSQL looks every second, see its session.py).
+LOCK_PATIENCE_S = 4.0
+#: After a request to stop: how long what runs may end by itself, before connections are cut under it,
+#: and how long a thread that does not end even then is waited for.
+STOP_GRACE_S = 2.0
+STOP_PATIENCE_S = 6.0
+#: How long a reader that is not needed any more may take to its next batch, before it is cut.
+READER_GRACE_S = 2.0
+
 #: How often a worker looks again while others still hold the last chunks (seconds).
 CLAIM_POLL_S = 0.2
 #: After how long such a wait is said: well above a chunk's usual time, so that a small copy is quiet.

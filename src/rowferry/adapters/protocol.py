@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import pyarrow as pa
 
@@ -105,6 +105,15 @@ class WriteRequest:
     job: str = ""
     table_index: int = 0
     chunk: int = 0
+
+
+@runtime_checkable
+class Cuttable(Protocol):
+    """A source, target or reader whose connections can be cut from another thread."""
+
+    def cut(self) -> None:
+        """Whatever waits for a server now, or tries to connect, fails at once with a transient error.
+        Called while the owner's own thread is in the middle of something. Never raises."""
 
 
 class Reader(Protocol):

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from rowferry.errors import LedgerError, OutcomeUnknownError
+from rowferry.errors import LedgerError, OutcomeUnknownError, SnapshotLostError
 from rowferry.model import Bound, ChunkRow, JobRow, StepRow
 from rowferry.types import dump
 
@@ -55,6 +55,8 @@ class LedgerNames:
     #: Index (job, state, wave …) that a claim reads: its CREATE statement, or nothing.
     index: str | None = None
     primary_keys: bool = True
+    #: What keeps a row from being changed by others until the transaction's end, where there are others.
+    share: str = ""
 
     def ddl(self) -> list[str]:
         """Statements that create what is absent, in their order."""
@@ -109,6 +111,23 @@ def chunk_from_row(row: Sequence[Any]) -> ChunkRow:
         raise LedgerError(f"the ledger holds a chunk that cannot be read: {error}") from None
 
 
+def job_from_row(row: Sequence[Any]) -> JobRow:
+    """A JobRow from (id, name, key, state, created, plan, token, report). Raises LedgerError where it is not one."""
+    try:
+        return JobRow(
+            id=row[0],
+            name=row[1],
+            key=row[2],
+            state=row[3],
+            created=row[4],
+            plan=msgspec.json.decode(row[5], type=dict[str, Any]),
+            token=row[6],
+            report=msgspec.json.decode(row[7], type=dict[str, Any]) if row[7] else None,
+        )
+    except (msgspec.MsgspecError, TypeError, ValueError) as error:
+        raise LedgerError(f"the ledger holds a job that cannot be read, {row[1]!r}: {error}") from None
+
+
 def claim(session: SqlSession, names: LedgerNames, job: str) -> ChunkRow | None:
     """Locks one ``todo`` chunk of the lowest wave that is not done; inside an open transaction of
     a server. A chunk that another transaction holds is still ``todo`` to us, so its wave keeps
@@ -128,7 +147,15 @@ def pending(session: SqlSession, names: LedgerNames, job: str) -> int:
 
 
 def finish(session: SqlSession, names: LedgerNames, job: str, chunk: ChunkRow) -> None:
-    """Marks a chunk done with its results, in the transaction that loaded its rows."""
+    """Marks a chunk done with its results, in the transaction that loaded its rows.
+
+    Raises SnapshotLostError where the job has gone on to another state of the source meanwhile: these
+    rows were read under the old one.
+    """
+    if names.share and chunk.snapshot is not None:
+        token = session.execute(f"SELECT token FROM {names.jobs} WHERE id = ?{names.share}", (job,))
+        if token and token[0][0] not in (None, chunk.snapshot):
+            raise SnapshotLostError("another process has taken the job up under a new snapshot", chunk=chunk.number)
     touched = session.run(
         f"UPDATE {names.chunks} SET state = 'done', rows_read = ?, rows_committed = ?, bytes = ?, digest_read = ?, "
         "digest_sent = ?, touched = ?, snapshot = ?, seconds = ? "
@@ -220,19 +247,7 @@ class SqlLedger:
         rows = self._session.execute(
             f"SELECT id, name, key, state, created, plan, token, report FROM {self._names.jobs} ORDER BY created, id"
         )
-        return [
-            JobRow(
-                id=r[0],
-                name=r[1],
-                key=r[2],
-                state=r[3],
-                created=r[4],
-                plan=msgspec.json.decode(r[5]),
-                token=r[6],
-                report=msgspec.json.decode(r[7]) if r[7] else None,
-            )
-            for r in rows
-        ]
+        return [job_from_row(row) for row in rows]
 
     def lock(self, job: str) -> bool:
         return self._lock.acquire(job)
@@ -280,9 +295,13 @@ class SqlLedger:
             f"SELECT number, kind, table_index, state, detail FROM {self._names.steps} WHERE job = ? ORDER BY number",
             (job,),
         )
-        return [
-            StepRow(int(r[0]), r[1], None if r[2] is None else int(r[2]), r[3], msgspec.json.decode(r[4])) for r in rows
-        ]
+        try:
+            return [
+                StepRow(int(r[0]), r[1], None if r[2] is None else int(r[2]), r[3], msgspec.json.decode(r[4]))
+                for r in rows
+            ]
+        except (msgspec.MsgspecError, TypeError, ValueError) as error:
+            raise LedgerError(f"the ledger holds a step that cannot be read: {error}") from None
 
     def run_step(self, job: str, step: StepRow, action: Callable[[], dict[str, Any] | None]) -> None:
         if self._transactional_ddl:

@@ -4,13 +4,37 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
 from rowferry import endpoint
 from rowferry.engine import opening
 from rowferry.engine.report import JobSummary
 from rowferry.engine.request import Request
-from rowferry.errors import ConfigError
+from rowferry.errors import ConfigError, LedgerError
 from rowferry.model import JobRow, Plan
 from rowferry.types import load
+
+#: The version of the plans that this version writes and reads, and what the command's options are in them.
+PLAN_VERSION = 1
+OPTIONS = frozenset(
+    ("tables", "where", "wheres", "policies", "verify", "no_verify", "target_triggers", "require_snapshot")
+)
+
+
+def plan_of(job: JobRow) -> Plan:
+    """The job's plan. Raises LedgerError where it is none: another version of rowferry wrote it."""
+    try:
+        plan: Plan = load(job.plan, Plan)
+        if plan.version != PLAN_VERSION:
+            raise ValueError(f"its version is {plan.version}, not {PLAN_VERSION}")
+        if absent := OPTIONS - plan.options.keys():
+            raise ValueError(f"it does not say {', '.join(sorted(absent))}")
+        return plan
+    except (msgspec.MsgspecError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise LedgerError(
+            f"the plan of job {job.name!r} cannot be read: {' '.join(str(error).split())[:200]}",
+            hint="finish it with the version of rowferry that began it, or delete its row from the ledger's jobs",
+        ) from None
 
 
 def list_jobs(request: Request) -> list[JobSummary]:
@@ -20,7 +44,7 @@ def list_jobs(request: Request) -> list[JobSummary]:
             return []
         out = []
         for job in target.ledger.jobs():
-            plan = load(job.plan, Plan)
+            plan = plan_of(job)
             chunks = target.ledger.chunks(job.id)
             done = [c for c in chunks if c.state == "done"]
             out.append(
@@ -49,7 +73,7 @@ def request_of(asked: Request, source_url: str | None) -> Request:
     with opening.target_of(asked, read_only=True) as target:
         jobs = target.ledger.jobs() if target.ledger.open(create=False) else []
     found = _choose(jobs, asked.job)
-    plan = load(found.plan, Plan)
+    plan = plan_of(found)
     options: dict[str, Any] = plan.options
     return Request(
         source=endpoint.parse(source_url or plan.source),

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import collections
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
+from rowferry import limits
 from rowferry.adapters.protocol import Block
 
 
@@ -14,10 +15,14 @@ class Prefetch:
 
     A block larger than ``bytes_max`` passes alone. Use as a context manager: leaving it stops the
     thread, closes the iterator and waits for both, so that the reader is free again.
+
+    cut: ends a wait of ``blocks`` from outside. It is called where a consumer left early and the next
+    block does not come, so that a source that hangs never holds up a worker whose target has failed.
     """
 
-    def __init__(self, blocks: Iterator[Block], bytes_max: int) -> None:
+    def __init__(self, blocks: Iterator[Block], bytes_max: int, cut: Callable[[], None] | None = None) -> None:
         self._blocks = blocks
+        self._cut = cut
         self._bytes_max = bytes_max
         self._waiting: collections.deque[tuple[Block, int]] = collections.deque()
         self._bytes = 0
@@ -36,6 +41,10 @@ class Prefetch:
             self._closed = True
             self._waiting.clear()
             self._changed.notify_all()
+        if self._cut is not None:
+            self._thread.join(limits.READER_GRACE_S)
+            if self._thread.is_alive():
+                self._cut()
         self._thread.join()
 
     def __iter__(self) -> Iterator[Block]:

@@ -6,10 +6,12 @@ after all of them    merge, keys, swap, sequences, triggers_on
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 from rowferry.adapters.protocol import Target
 from rowferry.engine.progress import EventHandler, StepFinished, StepStarted
+from rowferry.errors import StoppedError
 from rowferry.failpoints import passing
 from rowferry.model import Digest, Plan, StepRow, TablePlan
 
@@ -48,8 +50,17 @@ def steps_of(plan: Plan) -> list[StepRow]:
 class StepRunner:
     """Runs steps that are not done yet, each with its mark in the ledger."""
 
-    def __init__(self, job: str, plan: Plan, source_engine: str, target: Target, on_event: EventHandler) -> None:
+    def __init__(
+        self,
+        job: str,
+        plan: Plan,
+        source_engine: str,
+        target: Target,
+        on_event: EventHandler,
+        stop: threading.Event,
+    ) -> None:
         self._job = job
+        self._stop = stop
         self._plan = plan
         self._source_engine = source_engine
         self._target = target
@@ -60,6 +71,8 @@ class StepRunner:
         for step in self._target.ledger.steps(self._job):
             if step.state == "done" or (step.kind in BEFORE) != before:
                 continue
+            if self._stop.is_set():
+                raise StoppedError("stopped on request")
             assert step.table is not None
             table = self._plan.tables[step.table]
             self._on_event(StepStarted(step.kind, str(table.source.name)))
@@ -101,7 +114,7 @@ class StepRunner:
 
         source = self._target.as_source()
         try:
-            return {"digest": str(digest_table(source, table, "target", 1))}
+            return {"digest": str(digest_table(source, table, "target", 1, stop=self._stop))}
         finally:
             source.close()
 

@@ -20,10 +20,12 @@ from rowferry import limits
 from rowferry.adapters import registry
 from rowferry.adapters.protocol import Source, Target
 from rowferry.engine import opening, outcome, planner, proof, unfit
+from rowferry.engine.jobs import plan_of
 from rowferry.engine.progress import EventHandler, JobFinished, JobStarted, Note, TableTotals, Waiting
 from rowferry.engine.report import Report
 from rowferry.engine.request import Request
 from rowferry.engine.steps import BEFORE, StepRunner, baseline_of, reset_action, steps_of
+from rowferry.engine.stopping import Cutter
 from rowferry.engine.worker import Shared, Worker, retry_wait_s
 from rowferry.errors import (
     ConfigError,
@@ -32,12 +34,14 @@ from rowferry.errors import (
     LedgerError,
     RefusedError,
     RowferryError,
+    SnapshotLostError,
     SourceError,
     StoppedError,
+    TargetError,
 )
 from rowferry.failpoints import passing
 from rowferry.model import ChunkRow, JobRow, Plan, TableName, TablePlan
-from rowferry.types import dump, load
+from rowferry.types import dump
 
 #: Reasons of a refusal that its one line names; the plan command shows them all.
 REASONS_SHOWN = 12
@@ -48,13 +52,17 @@ def copy(request: Request, on_event: EventHandler, stop: threading.Event, comman
     request.check()
     opening.check_ends(request)
     job = Copy(request, on_event, stop, command)
-    tries = 0
+    tries = carried = 0
     while True:
         try:
             return job.attempt()
         except RowferryError as error:
-            tries += 1
-            if not error.transient or not job.began or stop.is_set() or tries >= limits.CHUNK_TRIES:
+            if stop.is_set() and error.transient:  # a connection that was cut, or a wait that was not ended
+                raise job.stopped(error.report) from error
+            # Only tries without any progress between them are counted: a long job may see many restarts.
+            tries = 1 if job.carried > carried else tries + 1
+            carried = job.carried
+            if not error.transient or not job.began or tries >= limits.CHUNK_TRIES:
                 raise
             wait_s = retry_wait_s(tries)
             on_event(Waiting(f"{error}; the job is taken up again in {wait_s:.1f} s"))
@@ -71,6 +79,10 @@ class Copy:
         self._command = command
         #: The job stands in the ledger: from here on a failure that may pass is worth another attempt.
         self.began = False
+        #: The most chunks of the job that were done at any time.
+        self.carried = 0
+        #: The job that this command made or took up: another attempt goes on with it and with no other.
+        self._job: JobRow | None = None
         self._started = time.monotonic()
         self._notes: list[str] = []
         self._retries: dict[int, int] = {}
@@ -79,8 +91,10 @@ class Copy:
 
     def attempt(self) -> Report:
         request = self._request
-        with opening.source_of(request) as source:
+        with Cutter(self._stop) as cutter, opening.source_of(request) as source:
+            cutter.watch(source)
             with opening.target_to_plan_for(request) as target:
+                cutter.watch(target)
                 job = self._find(target) if target.ledger.open(create=False) else None
                 if job is not None and job.state == "finished":
                     return self._finished_before(job)
@@ -91,13 +105,29 @@ class Copy:
                     shown = "; ".join(reasons[:REASONS_SHOWN])
                     more = f"; and {len(reasons) - REASONS_SHOWN} more" if len(reasons) > REASONS_SHOWN else ""
                     raise RefusedError(f"refused: {shown}{more}", hint="rowferry plan shows them all" if more else None)
+            self._check_stop()
             with opening.target_of(request) as target:
-                return self._with_lock(source, target, findings)
+                cutter.watch(target)
+                return self._with_lock(source, target, findings, job.key if job else request.job_key())
+
+    def _check_stop(self) -> None:
+        if self._stop.is_set():
+            raise self.stopped()
+
+    def stopped(self, report: Report | None = None) -> StoppedError:
+        """What is raised on a request to stop, saying how to go on."""
+        hint = self._resume_hint(self._job) if self.began and self._job else "nothing was copied yet"
+        error = StoppedError("stopped on request", hint=hint)
+        if report is not None:
+            error.report = dataclasses.replace(report, status="stopped", exit_code=error.exit_code, error=str(error))
+        return error
 
     def _find(self, target: Target) -> JobRow | None:
         """The job that this command continues: by its name, else the latest unfinished one of the same key."""
         request, key = self._request, self._request.job_key()
         jobs = target.ledger.jobs()
+        if self._job is not None and (mine := [j for j in jobs if j.id == self._job.id]):
+            return mine[0]
         if request.job is not None:
             named = [j for j in jobs if j.name == request.job]
             if named and self._command != "resume" and named[-1].key != key:
@@ -113,20 +143,38 @@ class Copy:
         report = Report.from_json(job.report) if job.report else None
         if report is None:
             raise LedgerError(f"job {job.name!r} is finished, but its report is missing")
-        self._on_event(Note(f"job {job.name!r} is finished already; nothing was copied"))
+        if self._job is None:
+            self._on_event(Note(f"job {job.name!r} is finished already; nothing was copied"))
+        return self._concluded(report)
+
+    def _concluded(self, report: Report) -> Report:
         self._on_event(JobFinished(report))
+        if report.exit_code:
+            difference = DifferenceError(report.error or "source and target differ")
+            difference.report = report
+            raise difference
         return report
 
-    def _with_lock(self, source: Source, target: Target, findings: planner.Findings | None) -> Report:
-        request = self._request
+    def _with_lock(self, source: Source, target: Target, findings: planner.Findings | None, key: str) -> Report:
         target.ledger.open(create=True)
-        key = request.job_key()
-        if not target.ledger.lock(key):
-            if not request.join:
-                raise ConfigError(
-                    "this job is being run by another process", hint="wait for it, or add workers with --join"
-                )
-            return self._join(source, target)
+        if self._lock(target, key):
+            return self._own(source, target, findings, key)
+        if self._request.join:
+            return self._join(source, target, findings, key)
+        raise ConfigError("this job is being run by another process", hint="wait for it, or add workers with --join")
+
+    def _lock(self, target: Target, key: str) -> bool:
+        """Takes the job's lock, waiting a moment for the session of a process that has just died."""
+        until = time.monotonic() + (0 if self._request.join else limits.LOCK_PATIENCE_S)
+        while not target.ledger.lock(key):
+            if time.monotonic() >= until:
+                return False
+            if self._stop.wait(limits.CLAIM_POLL_S):
+                raise self.stopped()
+        return True
+
+    def _own(self, source: Source, target: Target, findings: planner.Findings | None, key: str) -> Report:
+        """Runs the job whose lock is held, from where it stands to its end."""
         try:
             job = self._find(target)
             if job is None:
@@ -134,10 +182,10 @@ class Copy:
                     raise LedgerError("the job was removed from the ledger meanwhile", hint="start it again")
                 return self._run(source, target, *self._create(source, target, findings, key), resumed=False)
             if job.state == "finished":
-                if request.job is None:
+                if self._request.job is None and self._job is None:
                     raise ConfigError("another process has just finished this job")
                 return self._finished_before(job)
-            return self._run(source, target, job, load(job.plan, Plan), resumed=True)
+            return self._run(source, target, job, plan_of(job), resumed=True)
         finally:
             target.ledger.unlock(key)
 
@@ -150,16 +198,17 @@ class Copy:
         caps = registry.capabilities(request.target.engine)
         now = datetime.datetime.now(datetime.UTC)
         job_id = f"{now:%Y%m%dT%H%M%S}-{secrets.token_hex(4)}"
-        token = source.state_token()
         tables: list[TablePlan] = []
         chunks: list[ChunkRow] = []
         for table in findings.tables:
+            self._check_stop()
             bounds = source.split(
                 table.source, table.where, request.chunk_bytes or limits.CHUNK_BYTES, caps.chunk_rows_min
             )
             planner.try_condition(source, table, bounds[0])
-            if request.mode == "append" and len(bounds) > 1 and token is None and any(b.physical for b in bounds):
-                # Rows without a key cannot be told apart after a resume: they are added at the end, all at once.
+            if request.mode == "append" and len(bounds) > 1 and any(b.physical for b in bounds):
+                # After a resume under another state of the source they are copied anew, and rows that have been
+                # added already cannot be told from the target's own: they are added at the end, all at once.
                 stage = TableName(table.target.name.schema, f"rowferry_stage_{job_id[-8:]}_{table.index}")
                 table = dataclasses.replace(table, load_name=stage, staged=True)
             elif table.load_name is not None:
@@ -177,12 +226,14 @@ class Copy:
             state="running",
             created=now.isoformat(timespec="microseconds"),
             plan=dump(plan),
-            token=token or _snapshot_token(source),
+            token=self._token,
         )
         passing("planned")
+        self._check_stop()
+        # From here on the job may stand in the ledger, even where the answer to its COMMIT is lost.
+        self.began, self._job = True, job
         target.ledger.create_job(job, steps_of(plan), chunks)
         passing("job created")
-        self.began = True
         return job, plan
 
     def _options(self) -> dict[str, Any]:
@@ -202,6 +253,7 @@ class Copy:
 
     def _open_snapshot(self, source: Source) -> None:
         self._guarantee = source.open_snapshot(self._request.workers)
+        self._token = _token_of(source)
         if self._request.require_snapshot and self._guarantee != "one":
             raise RefusedError(
                 f"the source gives the snapshot guarantee {self._guarantee!r}, and --require-snapshot asks for 'one'",
@@ -211,15 +263,18 @@ class Copy:
     # --- running it --------------------------------------------------------------------------
 
     def _run(self, source: Source, target: Target, job: JobRow, plan: Plan, *, resumed: bool) -> Report:
-        self.began = True
-        stale: set[int] = set()
+        self.began, self._job = True, job
         if resumed:
             self._open_snapshot(source)
-            stale = self._take_over(source, target, job, plan)
+            self._take_over(source, target, job, plan)
         chunks = target.ledger.chunks(job.id)
         taken = {t.index: sum(1 for c in chunks if c.table == t.index and c.state == "done") for t in plan.tables}
         self._on_event(self._started_event(job, plan, chunks, resumed))
-        steps = StepRunner(job.id, plan, self._request.source.engine, target, self._on_event)
+        return self._complete(source, target, job, plan, taken)
+
+    def _complete(self, source: Source, target: Target, job: JobRow, plan: Plan, taken: dict[int, int]) -> Report:
+        """All that is not done yet: steps, chunks, steps, proof, and the job's end in the ledger."""
+        steps = StepRunner(job.id, plan, self._request.source.engine, target, self._on_event, self._stop)
         try:
             steps.run(before=True)
             self._work(source, target, job, plan)
@@ -228,22 +283,25 @@ class Copy:
                 raise LedgerError(f"{len(missing)} chunks are not done, and no worker is left")
             steps.run(before=False)
             report = self._report(source, target, job, plan, chunks, taken)
-            report = self._prove(source, target, job, plan, report, stale)
+            report = self._prove(source, target, job, plan, report, {c.table for c in chunks if self._is_stale(c)})
+        except StoppedError as error:
+            error.hint = error.hint or self._resume_hint(job)
+            error.report = error.report or self._failed(source, target, job, plan, taken, error)
+            raise
         except RowferryError as error:
             error.report = error.report or self._failed(source, target, job, plan, taken, error)
             raise
         passing("proven")
         target.ledger.finish_job(job.id, report.to_json())
         passing("finished")
-        self._on_event(JobFinished(report))
-        if report.exit_code:
-            difference = DifferenceError(report.error or "source and target differ")
-            difference.report = report
-            raise difference
-        return report
+        return self._concluded(report)
 
-    def _take_over(self, source: Source, target: Target, job: JobRow, plan: Plan) -> set[int]:
-        """Prepares a resume; returns the tables some of whose rows were read under an older state."""
+    def _is_stale(self, chunk: ChunkRow) -> bool:
+        """Whether a chunk's rows were read under another state of the source than the present one."""
+        return chunk.state == "done" and chunk.snapshot != self._token
+
+    def _take_over(self, source: Source, target: Target, job: JobRow, plan: Plan) -> None:
+        """Prepares a resume: what was split by place under another state of the source is to be copied anew."""
         for table in plan.tables:
             now = source.describe(table.source.name, census=False)
             if now is None or now.fingerprint != table.source.fingerprint:
@@ -252,37 +310,37 @@ class Copy:
                     table=str(table.source.name),
                     hint="start a new job for the new shape",
                 )
-        same = job.token is not None and job.token == (source.state_token() or _snapshot_token(source))
-        if same:
-            return set()
+        if job.token != self._token:
+            # First of all: from here on workers of another process, under the old state, finish no chunk any more.
+            target.ledger.set_token(job.id, self._token)
         chunks = target.ledger.chunks(job.id)
-        stale = set()
         for table in plan.tables:
             mine = [c for c in chunks if c.table == table.index]
-            done = [c for c in mine if c.state == "done"]
-            if not done:
-                continue
-            if len(done) < len(mine) and any(c.bound.physical for c in mine):
-                # The places of rows (ctid, rowid) mean nothing under another snapshot.
+            seen = {c.snapshot for c in mine if c.state == "done"}
+            if any(c.state != "done" for c in mine):
+                seen.add(self._token)
+            # The places of rows (ctid, rowid) mean nothing under another snapshot.
+            if len(seen) > 1 and any(c.bound.physical for c in mine):
                 passing("before redo")
                 target.ledger.redo_table(job.id, table.index, lambda: reset_action(plan, table, target))  # noqa: B023
-            else:
-                stale.add(table.index)
-        target.ledger.set_token(job.id, source.state_token() or _snapshot_token(source))
-        return stale
 
     def _work(self, source: Source, target: Target, job: JobRow, plan: Plan) -> None:
         """Runs the workers until no chunk is left, and raises what stopped them."""
         stop = threading.Event()
-        shared = Shared(job.id, plan, source, target, stop, source.snapshot_id() or job.id, self._on_event)
+        shared = Shared(job.id, plan, source, target, stop, self._token, self._on_event)
         workers = [Worker(number, shared) for number in range(self._request.workers)]
         for worker in workers:
             worker.start()
+        until: float | None = None
         for worker in workers:
-            while worker.is_alive():
+            while worker.is_alive() and (until is None or time.monotonic() < until):
                 worker.join(0.1)
-                if self._stop.is_set() and not stop.is_set():
+                if self._stop.is_set() and until is None:
                     shared.fail(StoppedError("stopped on request", hint=self._resume_hint(job)))
+                    # Whoever waits for a server is cut off meanwhile (stopping.py); a thread that does not end even
+                    # so is left behind: its transaction ends with the process.
+                    until = time.monotonic() + limits.STOP_GRACE_S + limits.STOP_PATIENCE_S
+        self.carried = max(self.carried, shared.carried)
         for table, count in shared.retries.items():
             self._retries[table] = self._retries.get(table, 0) + count
         for table, (first, last) in shared.spans.items():
@@ -299,28 +357,48 @@ class Copy:
     def _resume_hint(self, job: JobRow) -> str:
         return f"run the same command again, or: rowferry resume {self._request.target.safe_url} {job.name}"
 
-    def _join(self, source: Source, target: Target) -> Report:
-        """Adds this process's workers to a job that another process runs and will finish."""
+    def _join(self, source: Source, target: Target, findings: planner.Findings | None, key: str) -> Report:
+        """Adds this process's workers to a job that another process runs, and ends it if that one has died."""
         if not registry.capabilities(self._request.target.engine).server:
             raise ConfigError("only a server can be written by several processes at once", hint="leave out --join")
         job = self._find(target)
         while job is None or any(s.state != "done" for s in target.ledger.steps(job.id) if s.kind in BEFORE):
+            if target.ledger.lock(key):
+                return self._own(source, target, findings, key)
             if self._stop.wait(limits.CLAIM_POLL_S):
-                raise StoppedError("stopped on request")
+                raise self.stopped()
             job = self._find(target)
         if job.state == "finished":
             return self._finished_before(job)
-        plan = load(job.plan, Plan)
+        plan = plan_of(job)
+        self.began, self._job = True, job
         self._guarantee = source.open_snapshot(self._request.workers, adopt=_snapshot_of(job.token))
-        if job.token != (source.state_token() or _snapshot_token(source)):
+        self._token = _token_of(source)
+        if job.token != self._token:
             raise ConfigError("the source has another state than the job's readers see", hint="let the job end alone")
         chunks = target.ledger.chunks(job.id)
         self._on_event(self._started_event(job, plan, chunks, True))
         self._work(source, target, job, plan)
+        if target.ledger.lock(key):
+            return self._end_for_another(source, target, job, plan, key)
         report = self._report(source, target, job, plan, target.ledger.chunks(job.id), {})
         self._on_event(Note("no chunk is left; the process that began the job finishes it"))
         self._on_event(JobFinished(report))
         return report
+
+    def _end_for_another(self, source: Source, target: Target, job: JobRow, plan: Plan, key: str) -> Report:
+        """The process that began the job has ended: if it has not finished the job, this one does."""
+        try:
+            now = self._find(target)
+            if now is None:
+                raise LedgerError("the job was removed from the ledger meanwhile", hint="start it again")
+            if now.state == "finished":
+                return self._finished_before(now)
+            if now.token != self._token:
+                raise SnapshotLostError("another process has taken the job up under a new snapshot")
+            return self._complete(source, target, job, plan, {})
+        finally:
+            target.ledger.unlock(key)
 
     # --- what it came to ---------------------------------------------------------------------
 
@@ -359,8 +437,7 @@ class Copy:
             )
             for t in plan.tables
         ]
-        snapshots = {c.snapshot for c in chunks if c.state == "done"}
-        mixed = len(snapshots) > 1 and source.state_token() is None
+        mixed = len({c.snapshot for c in chunks if c.state == "done"}) > 1
         return Report(
             command=self._command,
             source=self._request.source.safe_url,
@@ -379,6 +456,8 @@ class Copy:
         self, source: Source, target: Target, job: JobRow, plan: Plan, taken: dict[int, int], error: RowferryError
     ) -> Report | None:
         """The report of a run that failed: what had arrived until then, where the ledger still answers."""
+        if isinstance(error, TargetError) and error.transient:
+            return None
         try:
             chunks = target.ledger.chunks(job.id)
             report = self._report(source, target, job, plan, chunks, taken)
@@ -428,10 +507,16 @@ class Copy:
         )
 
 
-def _snapshot_token(source: Source) -> str | None:
-    """Stands for the source's state where nothing else can: the snapshot that the readers share."""
+def _token_of(source: Source) -> str:
+    """Names the state of the source that the readers see, once their snapshot is open.
+
+    Where the state of the whole database has a name (files), that is it, and it is the same in the next
+    process if nothing changed; else it is the name of the snapshot that the readers share.
+    """
     snapshot = source.snapshot_id()
-    return None if snapshot is None else f"snapshot:{snapshot}"
+    if snapshot is None:
+        return f"run:{secrets.token_hex(8)}"
+    return snapshot if source.state_token() is not None else f"snapshot:{snapshot}"
 
 
 def _snapshot_of(token: str | None) -> str | None:

@@ -8,14 +8,15 @@ import threading
 import time
 
 from rowferry import limits
-from rowferry.adapters.protocol import Reader, ReadRequest, Source, Target, Writer, WriteRequest
+from rowferry.adapters.protocol import Cuttable, Reader, ReadRequest, Source, Target, Writer, WriteRequest
 from rowferry.engine.prefetch import Prefetch
-from rowferry.engine.progress import ChunkFinished, ChunkRetried, ChunkStarted, EventHandler, Waiting
+from rowferry.engine.progress import ChunkFinished, ChunkRetried, ChunkStarted, EventHandler, Note, Waiting
 from rowferry.engine.transfer import TableWay, Transfer
 from rowferry.errors import (
     LedgerError,
     OutcomeUnknownError,
     RowferryError,
+    SnapshotLostError,
     SourceError,
     StoppedError,
 )
@@ -32,7 +33,8 @@ class Shared:
     source: Source
     target: Target
     stop: threading.Event
-    snapshot: str | None
+    #: The state that the source is read in: the job's token in the ledger.
+    snapshot: str
     on_event: EventHandler
     lock: threading.Lock = dataclasses.field(default_factory=threading.Lock)
     tries: dict[tuple[int, int], int] = dataclasses.field(default_factory=dict)
@@ -40,10 +42,13 @@ class Shared:
     retries: dict[int, int] = dataclasses.field(default_factory=dict)
     #: When each table's first chunk of this run began and its last one ended (monotonic seconds).
     spans: dict[int, tuple[float, float]] = dataclasses.field(default_factory=dict)
+    #: Chunks that this process has carried.
+    carried: int = 0
     error: BaseException | None = None
 
     def widen(self, table: int, began: float) -> None:
         with self.lock:
+            self.carried += 1
             self.spans[table] = (min(began, self.spans.get(table, (began, 0.0))[0]), time.monotonic())
 
     def fail(self, error: BaseException) -> None:
@@ -80,6 +85,9 @@ class Worker(threading.Thread):
         self._said = False
         self._reader: Reader | None = None
         self._writer: Writer | None = None
+        #: Claims in a row that failed, and how many chunks the process had carried when the first of them did.
+        self._failures = 0
+        self._carried_before = 0
         self._ways: dict[int, TableWay] = {}
 
     def run(self) -> None:
@@ -100,17 +108,28 @@ class Worker(threading.Thread):
             self._reader.close()
         self._writer = self._reader = None
 
-    def _next(self) -> bool:
-        """Claims and carries one chunk. False when there is nothing left to do."""
+    def _claim(self) -> tuple[ChunkRow | None, int]:
+        """A chunk, or how many are not done while there is none to take."""
         shared = self._shared
         if self._writer is None:
             self._writer = shared.target.writer()
         if self._reader is None:
             self._reader = shared.source.reader()
         chunk = self._writer.claim(shared.job)
+        if chunk is not None:
+            return chunk, 0
+        self._writer.rollback()
+        return None, self._writer.pending(shared.job)
+
+    def _next(self) -> bool:
+        """Claims and carries one chunk. False when there is nothing left to do."""
+        shared = self._shared
+        try:
+            chunk, pending = self._claim()
+        except RowferryError as error:
+            return self._not_claimed(error)
+        self._failures = 0
         if chunk is None:
-            self._writer.rollback()
-            pending = self._writer.pending(shared.job)
             if pending == 0:
                 return False
             self._idle(pending)
@@ -125,13 +144,34 @@ class Worker(threading.Thread):
             error.at(table=str(plan.source.name), chunk=chunk.number)
             self._drop()
             tries = shared.count_try(chunk)
-            if not error.transient or tries >= limits.CHUNK_TRIES:
+            if not error.transient or isinstance(error, SnapshotLostError) or tries >= limits.CHUNK_TRIES:
                 raise
             wait_s = retry_wait_s(tries)
             shared.on_event(
                 ChunkRetried(str(plan.source.name), chunk.number, self._number, tries + 1, wait_s, str(error))
             )
             shared.stop.wait(wait_s)
+        return True
+
+    def _not_claimed(self, error: RowferryError) -> bool:
+        """A side did not answer before a chunk was taken: waits and tries again, a bounded number of times.
+
+        A worker that finds no connection (a server takes only so many) while others carry chunks leaves them to it.
+        """
+        shared = self._shared
+        self._drop()
+        if not error.transient or isinstance(error, SnapshotLostError):
+            raise error
+        self._failures += 1
+        if self._failures == 1:
+            self._carried_before = shared.carried
+            shared.on_event(Waiting(f"worker {self._number}: {error}"))
+        if self._failures >= limits.CHUNK_TRIES:
+            if shared.carried == self._carried_before:
+                raise error
+            shared.on_event(Note(f"worker {self._number} leaves the others to it: {error}"))
+            return False
+        shared.stop.wait(retry_wait_s(self._failures))
         return True
 
     def _idle(self, pending: int) -> None:
@@ -175,7 +215,8 @@ class Worker(threading.Thread):
             table_index=plan.index,
             chunk=chunk.number,
         )
-        with Prefetch(self._reader.read(read), limits.QUEUE_BYTES) as ahead:
+        cut = self._reader.cut if isinstance(self._reader, Cuttable) else None
+        with Prefetch(self._reader.read(read), limits.QUEUE_BYTES, cut) as ahead:
             accepted = self._writer.write(write, transfer.through(ahead))
         passing("loaded")
         if accepted != transfer.rows_sent:

@@ -36,6 +36,13 @@ PINNED = {
     "idle_in_transaction_session_timeout": "0",
     "idle_session_timeout": "0",
     "transaction_timeout": "0",
+    # A client that was killed, or whose network was cut, must not go on holding its chunk and the job's
+    # lock: while a statement runs the server looks every second, while it waits for us by TCP's probes.
+    "client_connection_check_interval": "1000",
+    "tcp_keepalives_idle": "60",
+    "tcp_keepalives_interval": "10",
+    "tcp_keepalives_count": "6",
+    "tcp_user_timeout": "120000",
     "default_transaction_isolation": "read committed",
     "default_transaction_deferrable": "off",
     "check_function_bodies": "off",
@@ -192,6 +199,10 @@ class Session:
                 self.wire.simple("ROLLBACK")
         except (ServerError, ConnectionLostError):
             self.wire.abandon()
+
+    def cut(self) -> None:
+        """From another thread: what this session waits for fails at once. Never raises."""
+        self.wire.cut()
 
     def close(self) -> None:
         self.wire.close()

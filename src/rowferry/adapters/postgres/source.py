@@ -13,12 +13,13 @@ from rowferry.adapters.postgres import types
 from rowferry.adapters.postgres.arrow import assemble
 from rowferry.adapters.postgres.catalog import Catalog, from_table
 from rowferry.adapters.postgres.chunks import Splitter, select_from
-from rowferry.adapters.postgres.connect import Parameters, connect, parameters
+from rowferry.adapters.postgres.connect import Parameters, parameters
+from rowferry.adapters.postgres.control import Connector
 from rowferry.adapters.postgres.quoting import ident, literal, qualified
 from rowferry.adapters.postgres.session import Session
 from rowferry.adapters.postgres.wire import ConnectionLostError, ServerError, error_fields
 from rowferry.adapters.protocol import Block, Reader, ReadRequest, SourceOptions
-from rowferry.errors import DataError, SourceError
+from rowferry.errors import DataError, SnapshotLostError, SourceError
 from rowferry.model import Bound, Column, Endpoint, Table, TableName
 from rowferry.types import Type
 
@@ -53,9 +54,10 @@ class PostgresSource:
 
     def __init__(self, endpoint: Endpoint, options: SourceOptions, ledger_schema: str = "rowferry") -> None:
         self.parameters: Parameters = parameters(endpoint)
+        self._connector = Connector(self.parameters, SourceError)
         self._options = options
         self._lock = threading.Lock()
-        self._session = connect(self.parameters, SourceError)
+        self._session = self._connector.connect()
         require_version(self._session, SourceError)
         self._catalog = Catalog(self._session, ledger_schema)
         self._exporter: Session | None = None
@@ -85,7 +87,7 @@ class PostgresSource:
         return None
 
     def open_snapshot(self, readers: int, adopt: str | None = None) -> str:
-        self._exporter = connect(self.parameters, SourceError)
+        self._exporter = self._connector.connect()
         if adopt is None:
             self._exporter.query(_BEGIN)
         else:
@@ -105,9 +107,7 @@ class PostgresSource:
         except SourceError as error:
             if error.code not in ("22023", "42704"):
                 raise
-            raise SourceError(
-                "the snapshot of the process that began the job is gone", code=error.code, hint="let the job end alone"
-            ) from None
+            raise SnapshotLostError("the snapshot of the process that began the job is gone", code=error.code) from None
 
     def snapshot_id(self) -> str | None:
         return self._snapshot_id
@@ -139,6 +139,9 @@ class PostgresSource:
             found = self._session.query(f"SELECT count(*) FROM {from_table(table)} WHERE {condition}")
             return int(found[0][0])
 
+    def cut(self) -> None:
+        self._connector.cut()
+
     def close(self) -> None:
         with self._lock:
             self._closed = True
@@ -161,7 +164,7 @@ class PostgresSource:
                 if not session.wire.closed and not session.wire.readable():
                     return session
                 session.close()
-        return connect(self.parameters, SourceError)
+        return self._connector.connect()
 
     def leave_session(self, session: Session) -> None:
         with self._lock:
@@ -209,7 +212,7 @@ class PostgresSource:
         """A new catalogue session where the old one was cut off."""
         if self._session.wire.closed or self._session.wire.readable():
             self._session.close()
-            self._session = connect(self.parameters, SourceError)
+            self._session = self._connector.connect()
             self._catalog.use(self._session)
 
 
@@ -236,6 +239,11 @@ class PostgresReader:
 
     def fingerprint(self, name: TableName) -> str:
         return self._source.fingerprint(name)
+
+    def cut(self) -> None:
+        session = self._session
+        if session is not None:
+            session.cut()
 
     def close(self) -> None:
         if self._session is not None:
@@ -294,7 +302,7 @@ class PostgresReader:
     def _error(self, session: Session, error: ServerError, table: Table) -> Exception:
         found = session.error(error).at(table=str(table.name))
         if self._source.snapshot is not None and "snapshot" in found.message and found.code in ("22023", "42704"):
-            return SourceError(
+            return SnapshotLostError(
                 "the source's snapshot is gone: the session that held it was ended",
                 table=str(table.name),
                 code=found.code,

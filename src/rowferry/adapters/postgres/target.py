@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import weakref
 from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
 
 from rowferry.adapters.postgres import ddl
 from rowferry.adapters.postgres.catalog import Catalog
-from rowferry.adapters.postgres.connect import Parameters, connect, parameters
-from rowferry.adapters.postgres.control import Control
+from rowferry.adapters.postgres.connect import parameters
+from rowferry.adapters.postgres.control import Connector, Control
 from rowferry.adapters.postgres.quoting import ident, literal, qualified
 from rowferry.adapters.postgres.session import Session
 from rowferry.adapters.postgres.source import PostgresSource, require_version
@@ -34,6 +35,7 @@ def ledger_names(schema: str, make_schema: bool) -> LedgerNames:
         before=(f"CREATE SCHEMA IF NOT EXISTS {ident(schema)}",) if make_schema else (),
         index=f"CREATE INDEX IF NOT EXISTS chunks_todo ON {table('chunks')} (job, wave, table_index, number) "
         "WHERE state = 'todo'",
+        share=" FOR SHARE",
     )
 
 
@@ -68,8 +70,9 @@ class PostgresTarget:
     def __init__(self, endpoint: Endpoint, options: TargetOptions) -> None:
         self._endpoint = endpoint
         self._options = options
-        self._parameters: Parameters = parameters(endpoint)
-        self._control = Control(self._parameters)
+        self._connector = Connector(parameters(endpoint), TargetError)
+        self._sources: weakref.WeakSet[PostgresSource] = weakref.WeakSet()
+        self._control = Control(self._connector)
         require_version(self._control.session, TargetError)
         self._lock = threading.RLock()
         self._catalog = Catalog(self._control.session, options.ledger_schema)
@@ -142,7 +145,7 @@ class PostgresTarget:
             self._fresh().disable_triggers(table, disable)
 
     def writer(self) -> Writer:
-        return PostgresWriter(self._parameters, self._names)
+        return PostgresWriter(self._connector, self._names)
 
     def repair(
         self,
@@ -152,7 +155,7 @@ class PostgresTarget:
         delete: pa.RecordBatch | None,
         insert: Sequence[pa.RecordBatch],
     ) -> int:
-        session = connect(self._parameters, TargetError)
+        session = self._connector.connect()
         try:
             session.begin()
             mode = "append"
@@ -193,7 +196,14 @@ class PostgresTarget:
         session.query(f"DELETE FROM {qualified(table.name)} AS t USING {qualified(stage)} AS k WHERE {same}")
 
     def as_source(self) -> Source:
-        return PostgresSource(self._endpoint, SourceOptions(), self._options.ledger_schema)
+        source = PostgresSource(self._endpoint, SourceOptions(), self._options.ledger_schema)
+        self._sources.add(source)
+        return source
+
+    def cut(self) -> None:
+        self._connector.cut()
+        for source in list(self._sources):
+            source.cut()
 
     def close(self) -> None:
         self._control.close()

@@ -12,8 +12,7 @@ import pyarrow as pa
 
 from rowferry.adapters import sql_ledger
 from rowferry.adapters.postgres import failure, types
-from rowferry.adapters.postgres.connect import Parameters, connect
-from rowferry.adapters.postgres.control import patient_connect
+from rowferry.adapters.postgres.control import Connector
 from rowferry.adapters.postgres.quoting import ident, idents, qualified
 from rowferry.adapters.postgres.session import Session
 from rowferry.adapters.postgres.wire import ConnectionLostError, ServerError
@@ -188,16 +187,16 @@ def _with_scale(value: bytes) -> bytes:
 class PostgresWriter:
     """The protocol's Writer: one connection, one chunk at a time."""
 
-    def __init__(self, parameters: Parameters, names: LedgerNames) -> None:
-        self._parameters = parameters
+    def __init__(self, connector: Connector, names: LedgerNames) -> None:
+        self._connector = connector
         self._names = names
-        self._session = connect(parameters, TargetError)
+        self._session = connector.connect()
 
     def _alive(self) -> Session:
         """The session, between transactions; a new one where the server has gone meanwhile."""
         if self._session.wire.closed or self._session.wire.readable():
             self._session.close()
-            self._session = patient_connect(self._parameters, TargetError)
+            self._session = self._connector.patiently()
         return self._session
 
     def claim(self, job: str) -> ChunkRow | None:
