@@ -18,6 +18,7 @@ import pytest
 import rowferry
 from adapters import contract
 from adapters.contract import JOB, Ferry
+from end_to_end import ferry
 from rowferry import endpoint
 from rowferry.adapters.protocol import SourceOptions, TargetOptions
 from rowferry.adapters.sqlite import open_source, open_target
@@ -704,3 +705,20 @@ def test_second_worker_reads_ahead_while_the_first_writes(tmp_path: pathlib.Path
     assert report.equal
     assert report.tables[0].chunks > 10
     assert rows(tmp_path / "b.db", "SELECT count(*), sum(id) FROM t") == [(5000, 5000 * 5001 // 2)]
+
+
+def test_kill_9_at_any_instant_then_the_same_command_ends_exact(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, library: str
+) -> None:
+    monkeypatch.setenv("ROWFERRY_CHUNK_BYTES", "60000")
+    url = make(tmp_path / "a.db", "CREATE TABLE t (id INTEGER, b TEXT)",
+               f"INSERT INTO t {NUMBERS} SELECT i, printf('%0200d', i) FROM n")  # fmt: skip
+    target = tmp_path / "b.db"
+    for after_s in (0.35, 0.5, 0.6, 0.7) if library == "native" else (0.6,):
+        for left in tmp_path.glob("b.db*"):
+            left.unlink()
+        ended = ferry.run_and_kill("copy", url, url_of(target), after_s=after_s)
+        assert ended in (0, None)
+        ferry.run("copy", url, url_of(target), "--verify", expect=2 if ended == 0 else 0)
+        assert rows(target, "SELECT count(*), count(DISTINCT id), sum(id) FROM t") == [(5000, 5000, 5000 * 5001 // 2)]
+        assert not list(tmp_path.glob("*lock"))
