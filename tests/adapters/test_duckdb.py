@@ -569,6 +569,22 @@ def test_a_key_that_the_rows_do_not_allow_is_named(tmp_path: pathlib.Path) -> No
             target.add_keys(keyed, T)
 
 
+def test_a_key_that_needs_more_memory_than_the_limit_gets_it(tmp_path: pathlib.Path) -> None:
+    url = make(tmp_path / "a.db", "CREATE TABLE t AS SELECT md5(range::VARCHAR) AS id FROM range(2500000)")
+    given = f"{url}?memory_limit=90MB"
+    for place in (given, url):
+        with contract.target_at(place) as target:
+            table = target.describe(T)
+            assert table is not None
+            keyed = Table(T, table.columns, primary_key=("id",))
+            if place == given:
+                with pytest.raises(TargetError, match="memory_limit"):
+                    target.add_keys(keyed, T)
+            else:
+                target.add_keys(keyed, T)
+    assert look(tmp_path / "a.db", "SELECT has_primary_key FROM duckdb_tables()") == [(True,)]
+
+
 KILLED = """
 import sys, rowferry
 print("begin", flush=True)

@@ -19,7 +19,7 @@ import msgspec
 from rowferry.adapters.duckdb.types import canonical
 from rowferry.adapters.duckdb.wire import Session, quote
 from rowferry.errors import LedgerError
-from rowferry.model import Column, ForeignKey, Refusal, Table, TableName, UserType
+from rowferry.model import Column, ForeignKey, Refusal, Table, TableName, UserType, is_own
 from rowferry.types import Type, dump, load
 
 TAGS = "rowferry_columns"
@@ -55,9 +55,10 @@ def list_tables(session: Session, views: bool = False) -> list[TableName]:
     rows = session.execute(
         f"SELECT schema_name, {kind}_name FROM duckdb_{kind}s() "
         "WHERE database_name = current_database() AND NOT internal AND NOT temporary "
-        f"AND schema_name <> 'rowferry' AND NOT starts_with({kind}_name, 'rowferry_') ORDER BY 1, 2"
+        "ORDER BY 1, 2"
     )
-    return sorted((_named(*row) for row in rows), key=lambda n: (n.schema or "", n.name))
+    names = (_named(*row) for row in rows if not is_own(row[1]))
+    return sorted(names, key=lambda n: (n.schema or "", n.name))
 
 
 def exists(session: Session, name: TableName) -> bool:

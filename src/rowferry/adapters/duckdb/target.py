@@ -25,6 +25,9 @@ _LEDGER = sql_ledger.LedgerNames(
     key_text="VARCHAR",
 )  # fmt: skip
 _VIEW = "rowferry_batches"
+#: DuckDB's memory for a row of a key's index, which it builds whole in memory: 3 million keys of 32
+#: characters needed 270 bytes each, bigints 50 (measured). A limit only; what is not needed is not taken.
+_KEY_ROW_BYTES = 400
 _STAGED = "rowferry_staged"
 #: Types that only DuckDB has, and the kinds they travel in: kept as they are from DuckDB to DuckDB.
 _OWN_TYPES = {
@@ -130,6 +133,8 @@ class DuckdbTarget:
         if not table.primary_key or self._key(name, "PRIMARY KEY"):
             return
         columns = ", ".join(map(quote, table.primary_key))
+        rows = int(self._control.execute(f"SELECT count(*) FROM {qualified(name)}")[0][0])
+        self._database.make_room(rows * _KEY_ROW_BYTES)
         try:
             self._control.execute(f"ALTER TABLE {qualified(name)} ADD PRIMARY KEY ({columns})")
         except DataError as error:

@@ -152,6 +152,15 @@ class Database:
             self._root.execute(f"SET GLOBAL memory_limit = '{self._memory_mib}MiB'")
             return True
 
+    def make_room(self, size: int) -> None:
+        """Raises the memory limit by a need that is known beforehand, up to half of the machine's memory."""
+        with self._lock:
+            most = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // (2 << 20)
+            wanted = min(_START_MIB + (size >> 20), most)
+            if not self._memory_is_given and wanted > (self._memory_mib or _START_MIB):
+                self._memory_mib = wanted
+                self._root.execute(f"SET GLOBAL memory_limit = '{wanted}MiB'")
+
     def retried(self, failure: RowferryError) -> RowferryError:
         """The failure, to be tried again if it was a want of memory that could be met."""
         if failure.code == OUT_OF_MEMORY and self.grow():
