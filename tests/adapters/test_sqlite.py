@@ -133,6 +133,7 @@ def test_census_finds_the_type_that_all_values_fit(
         ("DATETIME", "('2023-01-01 00:00:00'), (17)", 1, ["2023-01-01 00:00:00", "17"], None),
         ("UUID", "('9040CB98-EA97-434E-9746-7DC4A11ED1BB')", 1, ["9040CB98-EA97-434E-9746-7DC4A11ED1BB"], [None]),
         ("", "(1), ('a')", 1, ["1", "a"], [None, "a"]),
+        ("JSON", "('{}'), ('{\"a\":')", 1, ["{}", '{"a":'], None),
     ],
 )  # fmt: skip
 def test_values_that_do_not_fit_are_refused_with_count_and_policies(
@@ -142,11 +143,14 @@ def test_values_that_do_not_fit_are_refused_with_count_and_policies(
     refusal = column_of(url).refusal
     assert refusal is not None
     assert refusal.count == count
-    assert refusal.policies == ("text", "null")
+    # Whether a text is JSON is looked at by the census alone: the reader could not put NULL in its place.
+    assert refusal.policies == (("text",) if declared == "JSON" else ("text", "null"))
     assert refusal.column == "a"
     assert read(url, a="text") == as_text
     if as_null is not None:
         assert read(url, a="null") == as_null
+    if declared == "JSON":
+        return
     with pytest.raises(DataError) as caught:
         read(url)
     assert caught.value.column == "a"

@@ -16,11 +16,14 @@ import msgspec
 
 from rowferry.adapters.sqlite.types import TEXT, candidates, forms_of, read_spec, target_type, value_default
 from rowferry.adapters.sqlite.wire import Session, quote
-from rowferry.model import Column, ForeignKey, Refusal, Table, TableName
+from rowferry.model import Column, ForeignKey, Refusal, Table, TableName, is_own
 from rowferry.types import Type, dump, load
 
-OWN_PREFIX = "rowferry_"
 TAGS = "rowferry_columns"
+#: What FTS3, 4, 5 and R*Tree add to a virtual table's name for the tables that hold its data.
+_SHADOWS = (
+    "_content", "_segments", "_segdir", "_docsize", "_stat", "_data", "_idx", "_config", "_node", "_rowid", "_parent",
+)  # fmt: skip
 _ROWID_NAMES = ("rowid", "_rowid_", "oid")
 #: Rows and bytes that a table is taken for where nothing was counted.
 _ROWS_UNKNOWN = 0
@@ -68,10 +71,10 @@ def _kinds(session: Session) -> list[tuple[str, str]]:
     virtual = [name for name, _, sql in rows if sql[:14].upper() == "CREATE VIRTUAL"]
     out = []
     for name, kind, _ in rows:
-        if name.startswith(("sqlite_", OWN_PREFIX)):
+        if name.lower().startswith("sqlite_") or is_own(name):
             continue
-        # A virtual table keeps its data in shadow tables, named after it.
-        if kind == "table" and any(name.startswith(f"{v}_") for v in virtual):
+        # A virtual table keeps its data in shadow tables, named after it; other tables may be named like that too.
+        if kind == "table" and any(name == v + suffix for v in virtual for suffix in _SHADOWS):
             continue
         out.append((name, "virtual" if name in virtual else kind))
     return sorted(out)
@@ -223,11 +226,27 @@ def _census(
     for i, (stored, _, unfit) in enumerate(counted):
         fits = [*unfit, *others.get(i, [])]
         best = next((t for t, n in zip(choices[i], fits, strict=False) if not n), None)
-        if best is not None:
+        broken = _broken_json(session, shape, i) if best is not None and best.kind in ("json", "jsonb") else 0
+        if broken:
+            # The reader does not parse JSON, so it could not put NULL for what is none.
+            refusal = dataclasses.replace(_refusal(shape, i, choices[i][0], stored, broken), policies=("text",))
+            found.append((choices[i][0], refusal, stored["null"]))
+        elif best is not None:
             found.append((best, None, stored["null"]))
         else:
             found.append((choices[i][0], _refusal(shape, i, choices[i][0], stored, unfit[0]), stored["null"]))
     return rows, sum(size for _, size, _ in counted) + rows * 4, found
+
+
+def _broken_json(session: Session, shape: Shape, place: int) -> int:
+    """How many values of a column are no JSON, by SQLite's own parser (0 where it was built without one)."""
+    if not session.execute("SELECT 1 FROM pragma_function_list WHERE name = 'json_valid'"):
+        return 0
+    column = f"t.{quote(shape.columns[place][0])}"
+    counted = session.execute(
+        f"SELECT count(*) FROM main.{quote(shape.name)} AS t WHERE {column} IS NOT NULL AND NOT json_valid({column})"
+    )
+    return int(counted[0][0])
 
 
 def select(shape: Shape, places: Sequence[int] | range) -> str:
