@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from typing import Any
 
 from rowferry.types import Type
@@ -44,6 +45,17 @@ class TableName:
 
     def __str__(self) -> str:
         return self.name if self.schema is None else f"{self.schema}.{self.name}"
+
+
+#: The names that rowferry gives to tables of its own: ledger, side tables, staging. No other name is kept from
+#: being copied, whatever it begins with. Read by Python and by PostgreSQL alike.
+STAGING_NAME = "rowferry_(?:new|stage)_(?:[0-9a-z]{1,8}_)?[0-9]+"
+OWN_NAME = f"(?:rowferry_(?:jobs|steps|chunks|columns|staged|batches)|{STAGING_NAME})"
+
+
+def is_own(name: str) -> bool:
+    """Whether a table of this name is rowferry's own, in an engine where its ledger stands beside the tables."""
+    return re.fullmatch(OWN_NAME, name, re.IGNORECASE) is not None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -45,6 +45,8 @@ class Capabilities:
     name_in_bytes: bool = True
     #: Names that differ only in letter case are the same name.
     names_fold_case: bool = False
+    #: A column's name may be empty, as SQLite's may.
+    names_empty: bool = False
     #: Schemas other than the default namespace can hold tables.
     schemas: bool = True
     #: Engine whose raw frames this target takes and this source gives (``Block.raw``), if any.
@@ -137,7 +139,7 @@ class Source(Protocol):
 
     def list_tables(self) -> list[TableName]:
         """All base tables of user schemas, in name order; a partitioned table once, by its root.
-        rowferry's own tables (``rowferry`` schema, ``rowferry_*``) never."""
+        rowferry's own tables (the ledger's schema, ``model.OWN_NAME``) never."""
 
     def list_views(self) -> list[TableName]:
         """Views and foreign tables, which are copied only by name."""

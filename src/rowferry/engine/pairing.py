@@ -11,7 +11,7 @@ from rowferry.engine.request import Request
 from rowferry.errors import ConfigError
 from rowferry.model import Column, ColumnPlan, Comparison, Table, TablePlan
 from rowferry.stages import digest
-from rowferry.types import Type
+from rowferry.types import TEXTS, Type
 
 
 @dataclasses.dataclass(slots=True)
@@ -46,6 +46,18 @@ def pair(source: Source, target: Source, request: Request) -> Pairs:
     return pairs
 
 
+def count_plan(table: Table, request: Request) -> TablePlan | None:
+    """A plan that reads one column of a source table alone, to count its rows; None where it has none."""
+    if not table.columns:
+        return None
+    column = table.columns[0]
+    forms = column.forms or (column.type,)
+    # A text form reads any value there can be.
+    form = next((f for f in forms if f.kind in TEXTS), forms[0])
+    plan = ColumnPlan(column.name, form, column.name, column, Comparison(form, form, ""))
+    return TablePlan(0, table, table, (plan,), where=request.where_for(str(table.name)))
+
+
 def _pair_table(source: Table, target: Table, request: Request, pairs: Pairs) -> None:
     columns: list[ColumnPlan] = []
     problems: list[str] = []
@@ -66,7 +78,11 @@ def _pair_table(source: Table, target: Table, request: Request, pairs: Pairs) ->
         else:
             columns.append(found)
     mine = {c.name for c in source.columns}
-    problems += [f"column {c.name!r} is in the target only" for c in target.columns if c.name not in mine]
+    problems += [
+        f"column {c.name!r} is in the target only"
+        for c in target.columns
+        if c.name not in mine and request.policy(str(source.name), c.name) != "skip"
+    ]
     if problems:
         hint = "; leave columns out with --policy TABLE.COLUMN=skip"
         pairs.problems.append(f"table {str(source.name)!r}: {', '.join(problems)}{hint}")

@@ -14,7 +14,18 @@ from rowferry.adapters import registry
 from rowferry.adapters.protocol import Capabilities, ReadRequest, Source, Target
 from rowferry.engine.request import Request
 from rowferry.errors import ConfigError
-from rowferry.model import Bound, Column, ColumnPlan, Comparison, ForeignKey, Refusal, Table, TableName, TablePlan
+from rowferry.model import (
+    Bound,
+    Column,
+    ColumnPlan,
+    Comparison,
+    ForeignKey,
+    Refusal,
+    Table,
+    TableName,
+    TablePlan,
+    is_own,
+)
 from rowferry.stages import digest
 from rowferry.types import TEXTS, Type
 
@@ -107,6 +118,8 @@ def name_problems(names: Iterable[TableName], caps: Capabilities) -> list[str]:
             problems.append(
                 f"table {str(name)!r}: {caps.engine} has no schemas; give it a name with --table {name}:NEWNAME"
             )
+        if is_own(name.name):
+            problems.append(f"table {str(name)!r}: the name is kept for rowferry's own tables; give it another")
         folded = (name.schema, name.name.lower() if caps.names_fold_case else name.name)
         if folded in seen:
             problems.append(f"tables {str(seen[folded])!r} and {str(name)!r} would have one name in {caps.engine}")
@@ -116,6 +129,8 @@ def name_problems(names: Iterable[TableName], caps: Capabilities) -> list[str]:
 
 
 def _length_problem(name: str, caps: Capabilities) -> list[str]:
+    if not name and not caps.names_empty:
+        return [f"{caps.engine} has no empty names"]
     if caps.name_max is None:
         return []
     length = len(name.encode()) if caps.name_in_bytes else len(name)
@@ -185,7 +200,7 @@ def _plan_columns(
         found: ColumnPlan | Refusal
         if existing is None:
             problems = _length_problem(column.name, caps)
-            found = Refusal(column.name, problems[0]) if problems else _new_column(column, target, request, policy)
+            found = Refusal(column.name, problems[0], policies=("skip",)) if problems else _new_column(column, target, request, policy)
         else:
             found = _existing_column(column, existing, target, request, policy)
         if isinstance(found, Refusal):

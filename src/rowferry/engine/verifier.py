@@ -8,7 +8,7 @@ import threading
 import time
 
 from rowferry.adapters.protocol import Source, Target
-from rowferry.engine import opening, outcome
+from rowferry.engine import opening, outcome, pairing
 from rowferry.engine.pairing import Pairs, pair
 from rowferry.engine.planner import waves_of
 from rowferry.engine.progress import (
@@ -25,6 +25,7 @@ from rowferry.engine.proof import with_difference
 from rowferry.engine.repair import repair
 from rowferry.engine.report import Report, TableReport
 from rowferry.engine.request import Request
+from rowferry.engine.scan import Consumer, Side
 from rowferry.engine.verify import TableDifference, verify_tables
 from rowferry.errors import ConfigError, RefusedError
 from rowferry.model import Table, TablePlan
@@ -68,10 +69,23 @@ class Verification:
                 )
             )
             tables = [self._table(source, written, plan) for plan in pairs.tables]
+            absent = [self._absent(source, table) for table in pairs.absent]
             note = source.snapshot_note()
             if request.repair and any(not found.equal for _, found in tables):
                 tables = self._mend(source, target, pairs.tables, tables)
-        return self._report(pairs, tables, guarantee, note)
+        return self._report(pairs, tables, absent, guarantee, note)
+
+    def _absent(self, source: Source, table: Table) -> TableReport:
+        """The report of a table that the target does not have: all its rows are missing, and are counted."""
+        name, rows = str(table.name), table.rows
+        plan = pairing.count_plan(table, self._request)
+        if plan is not None:
+            counts: list[int] = []
+            consumers: list[Consumer] = [lambda batch: counts.append(batch.num_rows)] * self._request.workers
+            with Side(source, plan, "source", self._request.workers, stop=self._stop) as side:
+                side.scan(consumers[: side.threads])
+            rows = sum(counts)
+        return TableReport(name, name, rows_read=rows, equal=False, missing=rows, extra=0, changed=0)
 
     def _table(self, source: Source, written: Source, plan: TablePlan) -> tuple[TableReport, TableDifference]:
         request, name = self._request, str(plan.source.name)
@@ -151,7 +165,12 @@ class Verification:
                 )
 
     def _report(
-        self, pairs: Pairs, tables: list[tuple[TableReport, TableDifference]], guarantee: str, note: str | None
+        self,
+        pairs: Pairs,
+        tables: list[tuple[TableReport, TableDifference]],
+        absent: list[TableReport],
+        guarantee: str,
+        note: str | None,
     ) -> Report:
         reports = [report for report, _ in tables]
         problems = [
@@ -160,7 +179,7 @@ class Verification:
             if t.equal is False
         ]
         problems += [f"table {str(t.name)!r}: the target has no such table" for t in pairs.absent]
-        reports += [_absent(table) for table in pairs.absent]
+        reports += absent
         if not reports:
             raise ConfigError("there is nothing to compare: the source has no tables")
         report = Report(
@@ -179,7 +198,3 @@ class Verification:
         )
         self._on_event(JobFinished(report))
         return report
-
-
-def _absent(table: Table) -> TableReport:
-    return TableReport(str(table.name), str(table.name), equal=False, missing=table.rows, extra=0, changed=0)

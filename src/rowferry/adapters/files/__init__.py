@@ -11,6 +11,7 @@ capabilities = Capabilities(
     engine="files",
     server=False,
     parallel_writers=True,
+    names_empty=True,
     modes=("create", "append", "truncate", "replace"),
 )
 

@@ -16,7 +16,7 @@ from rowferry.adapters.files.wire import SUFFIXES, failures
 from rowferry.adapters.protocol import Block, ReadRequest
 from rowferry.convert import conversion
 from rowferry.errors import ConfigError, RowferryError, SourceError
-from rowferry.model import Bound, Endpoint, Table, TableName
+from rowferry.model import Bound, Endpoint, Table, TableName, is_own
 from rowferry.types import Type
 
 #: (bytes, modification time in ns, inode): equal only for a file that is still the same.
@@ -48,7 +48,7 @@ class FilesSource:
         return FilesSource(Folder(path, endpoint.scheme, SourceError))
 
     def list_tables(self) -> list[TableName]:
-        names = (n for n in self._folder.tables() if not n.name.startswith("rowferry_") and n.schema != "rowferry")
+        names = (n for n in self._folder.tables() if not is_own(n.name))
         return sorted(names, key=lambda n: (n.schema or "", n.name))
 
     def list_views(self) -> list[TableName]:

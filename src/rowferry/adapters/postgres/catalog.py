@@ -18,7 +18,7 @@ from rowferry.adapters.postgres.quoting import ident, literal, qualified, schema
 from rowferry.adapters.postgres.session import Session
 from rowferry.adapters.postgres.types import TypeRow
 from rowferry.adapters.postgres.user_types import user_types
-from rowferry.model import Column, ForeignKey, Refusal, Table, TableName
+from rowferry.model import STAGING_NAME, Column, ForeignKey, Refusal, Table, TableName
 from rowferry.types import Type
 
 #: A default that pg_get_expr writes as one literal, perhaps cast. Anything else may be a function.
@@ -33,7 +33,7 @@ _RELATIONS = """
 SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind = ANY ('{kinds}') AND NOT c.relispartition AND c.relpersistence <> 't'
   AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_' AND n.nspname <> {ledger}
-  AND NOT (n.nspname = 'public' AND c.relname LIKE 'rowferry\\_%')
+  AND c.relname !~ {staging}
   AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid
                   AND d.deptype = 'e')
 ORDER BY n.nspname = 'public' DESC, n.nspname COLLATE "C", c.relname COLLATE "C"
@@ -115,7 +115,11 @@ class Catalog:
 
     def names(self, kinds: str) -> list[TableName]:
         """Relations of user schemas by relkind (``rp``: tables; ``vmf``: views and foreign tables)."""
-        sql = _RELATIONS.format(kinds="{" + ",".join(kinds) + "}", ledger=literal(self._ledger_schema))
+        sql = _RELATIONS.format(
+            kinds="{" + ",".join(kinds) + "}",
+            ledger=literal(self._ledger_schema),
+            staging=literal(f"^{STAGING_NAME}$"),
+        )
         return [table_name(schema, name) for schema, name in self._session.query(sql)]
 
     def types(self, needed: set[int]) -> dict[int, TypeRow]:

@@ -17,6 +17,9 @@ _DATA_CLASSES = ("22", "23", "44")
 #: Texts that no UTF-8 client can be sent: the only errors of a source that are a value's.
 _SOURCE_DATA_CODES = ("22021", "22P05")
 
+#: A value of the type name, too: COPY into it refuses what is longer than 63 bytes by this code.
+_NAME_TOO_LONG = "42622"
+
 _HINTS = {
     "42501": "grant the privilege, or connect as another user",
     "25006": "the server, or this user, may only read",
@@ -50,7 +53,7 @@ def from_server(error: ServerError, role: type[RowferryError], columns: dict[str
     if column and columns:
         column = columns.get(column, column)
     kind: type[RowferryError] = role
-    if (issubclass(role, TargetError) and code[:2] in _DATA_CLASSES) or (
+    if (issubclass(role, TargetError) and (code[:2] in _DATA_CLASSES or code == _NAME_TOO_LONG)) or (
         issubclass(role, SourceError) and code in _SOURCE_DATA_CODES
     ):
         kind = DataError

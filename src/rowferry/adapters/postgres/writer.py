@@ -38,6 +38,8 @@ class Way:
     #: Makes the temporary table, if there is one, and moves its rows on.
     before: str | None = None
     after: str | None = None
+    #: Finds a text that the server would read as another value: its column, the text, what became of it.
+    proof: str | None = None
     #: The temporary table's column names → the target's.
     names: dict[str, str] = dataclasses.field(default_factory=dict)
 
@@ -57,6 +59,13 @@ def plan_way(name: TableName, columns: Sequence[ColumnPlan], mode: str, key: Seq
     values = ", ".join(
         f"{n}::{_cast_type(c.column.native)}" if s else n for n, c, s in zip(names, columns, staged, strict=True)
     )
+    # The server reads more than it writes ('xy' becomes a "char" of 'x'): what it would write otherwise was changed.
+    changed = [
+        f"SELECT '{n}', {n}, ({n}::{_cast_type(c.column.native)})::text FROM {stage} "
+        f"WHERE ({n}::{_cast_type(c.column.native)})::text <> {n}"
+        for n, c, s in zip(names, columns, staged, strict=True)
+        if s
+    ]
     after = f"INSERT INTO {qualified(name)} ({idents(targets)}) OVERRIDING SYSTEM VALUE SELECT {values} FROM {stage}"
     if mode == "upsert":
         others = [t for t in targets if t not in key]
@@ -67,6 +76,7 @@ def plan_way(name: TableName, columns: Sequence[ColumnPlan], mode: str, key: Seq
         codecs=codecs,
         before=f"CREATE TEMP TABLE IF NOT EXISTS {stage} ({made}) ON COMMIT DELETE ROWS; TRUNCATE {stage}",
         after=after,
+        proof=" UNION ALL ".join(changed) + " LIMIT 1" if changed else None,
         names=dict(zip(names, targets, strict=True)),
     )
 
@@ -115,6 +125,8 @@ def load(session: Session, way: Way, columns: Sequence[ColumnPlan], blocks: Iter
         wire.copy_data(TRAILER)
         copying = False
         accepted = wire.copy_done()
+        if way.proof and accepted == sent:
+            _refuse_changed(wire.simple(way.proof)[-1].rows, way)
         if way.after and accepted == sent:
             accepted = wire.simple(way.after)[-1].count
     except ServerError as error:
@@ -135,6 +147,16 @@ def load(session: Session, way: Way, columns: Sequence[ColumnPlan], blocks: Iter
             hint="look for triggers or rules on the target table",
         )
     return accepted
+
+
+def _refuse_changed(rows: list[tuple[str | None, ...]], way: Way) -> None:
+    for name, text, read in rows:
+        raise DataError(
+            f"the server would read the text as {(read or '')[:100]!r}",
+            column=way.names[name or ""],
+            value=repr((text or "")[:200]),
+            hint="give the column a type of text, or write its values as PostgreSQL does",
+        )
 
 
 def _give_up(session: Session) -> None:

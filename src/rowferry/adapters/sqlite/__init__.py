@@ -12,6 +12,7 @@ capabilities = Capabilities(
     server=False,
     parallel_writers=False,
     names_fold_case=True,
+    names_empty=True,
     schemas=False,
 )
 
