@@ -200,7 +200,11 @@ def _plan_columns(
         found: ColumnPlan | Refusal
         if existing is None:
             problems = _length_problem(column.name, caps)
-            found = Refusal(column.name, problems[0], policies=("skip",)) if problems else _new_column(column, target, request, policy)
+            found = (
+                Refusal(column.name, problems[0], policies=("skip",))
+                if problems
+                else _new_column(column, target, request, policy)
+            )
         else:
             found = _existing_column(column, existing, target, request, policy)
         if isinstance(found, Refusal):
