@@ -353,6 +353,11 @@ class SqlLedger:
 
     def finish_job(self, job: str, report: dict[str, Any]) -> None:
         with self._transaction():
+            # A server that came back as its lagging standby has lost what was done last, rows and marks alike.
+            left = pending(self._session, self._names, job)
+            steps = f"SELECT count(*) FROM {self._names.steps} WHERE job = ? AND state <> 'done'"
+            if left or self._session.execute(steps, (job,))[0][0]:
+                raise LedgerError(f"{left} chunks, or steps, that were done are not done any more", transient=True)
             self._session.run(
                 f"UPDATE {self._names.jobs} SET state = 'finished', report = ? WHERE id = ?", (encode(report), job)
             )

@@ -77,7 +77,7 @@ class Copy:
         self._on_event = on_event
         self._stop = stop
         self._command = command
-        #: The job stands in the ledger: from here on a failure that may pass is worth another attempt.
+        #: Both sides have answered and the plan stands: from here on a failure that may pass is worth another attempt.
         self.began = False
         #: The most chunks of the job that were done at any time.
         self.carried = 0
@@ -156,6 +156,7 @@ class Copy:
         return report
 
     def _with_lock(self, source: Source, target: Target, findings: planner.Findings | None, key: str) -> Report:
+        self.began = True
         target.ledger.open(create=True)
         if self._lock(target, key):
             return self._own(source, target, findings, key)
@@ -231,7 +232,7 @@ class Copy:
         passing("planned")
         self._check_stop()
         # From here on the job may stand in the ledger, even where the answer to its COMMIT is lost.
-        self.began, self._job = True, job
+        self._job = job
         target.ledger.create_job(job, steps_of(plan), chunks)
         passing("job created")
         return job, plan
@@ -263,7 +264,7 @@ class Copy:
     # --- running it --------------------------------------------------------------------------
 
     def _run(self, source: Source, target: Target, job: JobRow, plan: Plan, *, resumed: bool) -> Report:
-        self.began, self._job = True, job
+        self._job = job
         if resumed:
             self._open_snapshot(source)
             self._take_over(source, target, job, plan)
@@ -371,7 +372,7 @@ class Copy:
         if job.state == "finished":
             return self._finished_before(job)
         plan = plan_of(job)
-        self.began, self._job = True, job
+        self._job = job
         self._guarantee = source.open_snapshot(self._request.workers, adopt=_snapshot_of(job.token))
         self._token = _token_of(source)
         if job.token != self._token:

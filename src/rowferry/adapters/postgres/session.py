@@ -55,11 +55,17 @@ _BOOL_OID = 16
 
 
 def pin_sql() -> str:
-    """One statement that pins all settings; those that this server's version lacks are left out."""
+    """Statements that pin all settings; those that this server's version lacks are left out.
+
+    A COMMIT that was answered has to outlive the server's crash, or chunks that were counted would be gone:
+    ``synchronous_commit = off`` is raised to the least that says so, and whatever waits for more is left as it is.
+    """
     pairs = ", ".join(f"('{name}', '{value}')" for name, value in PINNED.items())
     return (
         f"SELECT pg_catalog.set_config(s.name, v.value, false) FROM (VALUES {pairs}) AS v(name, value) "
-        "JOIN pg_catalog.pg_settings AS s ON pg_catalog.lower(s.name) OPERATOR(pg_catalog.=) pg_catalog.lower(v.name)"
+        "JOIN pg_catalog.pg_settings AS s ON pg_catalog.lower(s.name) OPERATOR(pg_catalog.=) pg_catalog.lower(v.name); "
+        "SELECT pg_catalog.set_config('synchronous_commit', 'local', false) "
+        "WHERE pg_catalog.current_setting('synchronous_commit') OPERATOR(pg_catalog.=) 'off'"
     )
 
 
