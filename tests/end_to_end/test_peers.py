@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+
 from end_to_end import ferry
 
 
