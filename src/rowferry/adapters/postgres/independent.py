@@ -140,8 +140,9 @@ class IndependentReader:
             # autocommit: transactions are ours to begin, with the snapshot as their first statement.
             self._connection = dbapi.connect(conninfo(self._source.parameters), autocommit=True)
             with self._connection.cursor() as cursor:
-                cursor.execute(pin_sql())
-                cursor.fetchall()
+                for statement in pin_sql().split("; "):  # it prepares what it runs: one statement at a time
+                    cursor.execute(statement)
+                    cursor.fetchall()
         return self._connection
 
     def read(self, request: ReadRequest) -> Iterator[Block]:
