@@ -465,17 +465,20 @@ def test_the_ledger_keeps_jobs_steps_and_chunks_as_they_were_given(engine: Quirk
         assert target.ledger.open(create=True)
         target.ledger.create_job(contract.job_row("a", "key-a"), contract.steps("create"), contract.chunk_rows(0, 1))
         target.ledger.create_job(contract.job_row("b", "key-b"), [], [])
-        target.ledger.add_chunks("b", contract.chunk_rows(0))
+        target.ledger.create_job(contract.job_row("c", "key-c"), [], [])
+        target.ledger.add_chunks("c", contract.chunk_rows(0))
         target.ledger.set_token("b", "state é")
         target.ledger.finish_job("b", {"status": "ok", "né": [1, None, "🚢"]})
     with contract.target_at(url) as target:
         assert target.ledger.open(create=False)
-        a, b = target.ledger.jobs()
+        a, b, c = target.ledger.jobs()
+        assert (c.id, c.state) == ("c", "running")
         assert (a.id, a.state, a.plan, a.token) == ("a", "running", {"version": 1, "é": "🚢"}, None)
         assert (b.id, b.state, b.token) == ("b", "finished", "state é")
         assert b.report == {"status": "ok", "né": [1, None, "🚢"]}
         assert target.ledger.chunks("a") == contract.chunk_rows(0, 1)
-        assert target.ledger.chunks("b") == contract.chunk_rows(0)
+        assert target.ledger.chunks("b") == []
+        assert target.ledger.chunks("c") == contract.chunk_rows(0)
         assert target.ledger.steps("a") == contract.steps("create")
 
 

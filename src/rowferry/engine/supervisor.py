@@ -108,7 +108,7 @@ class Copy:
             self._check_stop()
             with opening.target_of(request) as target:
                 cutter.watch(target)
-                return self._with_lock(source, target, findings, job.key if job else request.job_key())
+                return self._with_lock(source, target, findings, job)
 
     def _check_stop(self) -> None:
         if self._stop.is_set():
@@ -155,13 +155,17 @@ class Copy:
             raise difference
         return report
 
-    def _with_lock(self, source: Source, target: Target, findings: planner.Findings | None, key: str) -> Report:
+    def _with_lock(
+        self, source: Source, target: Target, findings: planner.Findings | None, known: JobRow | None
+    ) -> Report:
+        """known: the unfinished job that was found; without one there are findings for a new one."""
         self.began = True
         target.ledger.open(create=True)
+        key = known.key if known else self._request.job_key()
         if self._lock(target, key):
-            return self._own(source, target, findings, key)
+            return self._own(source, target, findings, known, key)
         if self._request.join:
-            return self._join(source, target, findings, key)
+            return self._join(source, target, findings, known, key)
         raise ConfigError("this job is being run by another process", hint="wait for it, or add workers with --join")
 
     def _lock(self, target: Target, key: str) -> bool:
@@ -174,16 +178,20 @@ class Copy:
                 raise self.stopped()
         return True
 
-    def _own(self, source: Source, target: Target, findings: planner.Findings | None, key: str) -> Report:
+    def _own(
+        self, source: Source, target: Target, findings: planner.Findings | None, known: JobRow | None, key: str
+    ) -> Report:
         """Runs the job whose lock is held, from where it stands to its end."""
         try:
             job = self._find(target)
+            if job is None and known is not None:  # it has been finished while its lock was waited for
+                job = next((j for j in target.ledger.jobs() if j.id == known.id), None)
             if job is None:
                 if findings is None:
                     raise LedgerError("the job was removed from the ledger meanwhile", hint="start it again")
                 return self._run(source, target, *self._create(source, target, findings, key), resumed=False)
             if job.state == "finished":
-                if self._request.job is None and self._job is None:
+                if self._request.job is None and self._job is None and not self._request.join:
                     raise ConfigError("another process has just finished this job")
                 return self._finished_before(job)
             return self._run(source, target, job, plan_of(job), resumed=True)
@@ -358,14 +366,16 @@ class Copy:
     def _resume_hint(self, job: JobRow) -> str:
         return f"run the same command again, or: rowferry resume {self._request.target.safe_url} {job.name}"
 
-    def _join(self, source: Source, target: Target, findings: planner.Findings | None, key: str) -> Report:
+    def _join(
+        self, source: Source, target: Target, findings: planner.Findings | None, known: JobRow | None, key: str
+    ) -> Report:
         """Adds this process's workers to a job that another process runs, and ends it if that one has died."""
         if not registry.capabilities(self._request.target.engine).server:
             raise ConfigError("only a server can be written by several processes at once", hint="leave out --join")
         job = self._find(target)
         while job is None or any(s.state != "done" for s in target.ledger.steps(job.id) if s.kind in BEFORE):
             if target.ledger.lock(key):
-                return self._own(source, target, findings, key)
+                return self._own(source, target, findings, known, key)
             if self._stop.wait(limits.CLAIM_POLL_S):
                 raise self.stopped()
             job = self._find(target)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import re
 import struct
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ import pyarrow as pa
 from rowferry.adapters import sql_ledger
 from rowferry.adapters.postgres import failure, types
 from rowferry.adapters.postgres.control import Connector
-from rowferry.adapters.postgres.quoting import ident, idents, qualified
+from rowferry.adapters.postgres.quoting import ident, idents, literal, qualified
 from rowferry.adapters.postgres.session import Session
 from rowferry.adapters.postgres.wire import ConnectionLostError, ServerError
 from rowferry.adapters.protocol import Block, WriteRequest
@@ -206,6 +207,14 @@ def _with_scale(value: bytes) -> bytes:
     return value[:6] + struct.pack("!H", scale) + value[8:]
 
 
+def _narrower(now: str, native: str) -> bool:
+    """Whether a column of one type has got another size: COPY rounds a numeric(10,2) into a numeric(10,1)."""
+    sizes = [re.search(r"\(([\d, -]+)\)", text) for text in (now, native)]
+    have, had = (m.group(1).replace(" ", "").removesuffix(",0") if m else None for m in sizes)
+    # Without a size character and bit have one place.
+    return have is not None and have != had and (had is not None or have != "1")
+
+
 class PostgresWriter:
     """The protocol's Writer: one connection, one chunk at a time."""
 
@@ -232,11 +241,43 @@ class PostgresWriter:
     def write(self, request: WriteRequest, blocks: Iterable[Block]) -> int:
         way = plan_way(request.name, request.columns, request.mode, request.key)
         try:
-            return load(self._session, way, request.columns, blocks, request.raw)
+            # Before the rows for the sake of the message; after them nobody can change it until we commit.
+            self._check_types(request)
+            rows = load(self._session, way, request.columns, blocks, request.raw)
+            self._check_types(request)
+            return rows
         except RowferryError as error:
+            if isinstance(error, DataError) and not self._session.wire.closed:
+                # Changed just before the COPY got its lock: then that is what the rows did not fit.
+                self._session.rollback()
+                self._check_types(request)
             if isinstance(error, (TargetError, DataError)):
                 error.at(table=str(request.name))
             raise
+
+    def _check_types(self, request: WriteRequest) -> None:
+        """Raises TargetError where columns are not of the types that the plan knew: COPY BINARY checks
+        nothing but widths, and would take a bigint's bytes for a timestamp's."""
+        natives = ", ".join(
+            f"({literal(c.target)}, {literal(c.column.native)}, {literal(types.bare(c.column.native))})"
+            for c in request.columns
+        )
+        place = literal(qualified(request.name))
+        found = self._session.query(
+            "SELECT v.name, v.native, format_type(a.atttypid, a.atttypmod), a.atttypid = to_regtype(v.bare) "
+            f"FROM (VALUES {natives}) AS v(name, native, bare) LEFT JOIN pg_attribute a ON a.attrelid = "
+            f"to_regclass({place}) AND a.attname = v.name AND a.attnum > 0 AND NOT a.attisdropped "
+            "WHERE a.attname IS NULL OR format_type(a.atttypid, a.atttypmod) <> v.native "
+            "ORDER BY a.attname IS NOT NULL, a.atttypid IS NOT DISTINCT FROM to_regtype(v.bare)"
+        )
+        for name, native, now, same in found:
+            if same is True and not _narrower(now, native):
+                continue  # another spelling
+            raise TargetError(
+                f"the column is {now or 'gone'}, where the plan knew {native}: the table was changed while the job ran",
+                column=str(name),
+                hint="start a new job for the new shape",
+            )
 
     def finish(self, job: str, chunk: ChunkRow) -> None:
         sql_ledger.finish(self._session, self._names, job, chunk)
