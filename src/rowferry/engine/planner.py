@@ -165,7 +165,12 @@ def _plan_table(
             f"table {str(name)!r} in the target has triggers or rules ({', '.join(existing.triggers)}) that could "
             "change what arrives; choose --target-triggers fire or disable"
         )
-    columns = _plan_columns(source, None if build_new else existing, target, request, findings)
+    into = None if build_new else existing
+    columns = _plan_columns(source, into, target, request, findings, WIRE_PREFERRED)
+    by_value = [c for c in columns or () if c.form.kind == "wire" and source.column(c.source).type.kind == "numeric"]
+    if columns is not None and by_value and not _is_raw(columns, source, request):
+        # Read by value, a binary numeric has lost its display scale (1.50 → 1.5); only raw frames keep it.
+        columns = _plan_columns(source, into, target, request, findings, WIRE_PREFERRED - {"numeric"})
     if columns is None:
         return None
     planned = _target_table(source, name, columns) if build_new else existing
@@ -187,7 +192,12 @@ def _plan_table(
 
 
 def _plan_columns(
-    source: Table, existing: Table | None, target: Target, request: Request, findings: Findings
+    source: Table,
+    existing: Table | None,
+    target: Target,
+    request: Request,
+    findings: Findings,
+    wire_kinds: frozenset[str],
 ) -> list[ColumnPlan] | None:
     before = len(findings.refusals.get(str(source.name), ()))
     caps = registry.capabilities(request.target.engine)
@@ -195,7 +205,9 @@ def _plan_columns(
     for column in source.columns:
         policy = request.policy(str(source.name), column.name)
         if policy == "skip":
-            findings.notes.append(f"table {str(source.name)!r}: column {column.name!r} is left out, as asked for")
+            note = f"table {str(source.name)!r}: column {column.name!r} is left out, as asked for"
+            if note not in findings.notes:
+                findings.notes.append(note)
             continue
         found: ColumnPlan | Refusal
         if existing is None:
@@ -203,10 +215,10 @@ def _plan_columns(
             found = (
                 Refusal(column.name, problems[0], policies=("skip",))
                 if problems
-                else _new_column(column, target, request, policy)
+                else _new_column(column, target, request, policy, wire_kinds)
             )
         else:
-            found = _existing_column(column, existing, target, request, policy)
+            found = _existing_column(column, existing, target, request, policy, wire_kinds)
         if isinstance(found, Refusal):
             findings.refuse(source.name, found)
         elif not found.column.generated:
@@ -251,8 +263,9 @@ def _forms(column: Column, policy: str | None) -> list[Type]:
     return forms[:1]
 
 
-def _wire(column: Column) -> Type | None:
-    if column.type.kind not in WIRE_PREFERRED:
+def _wire(column: Column, request: Request, policy: str | None, kinds: frozenset[str]) -> Type | None:
+    """The form of the engine's own bytes, where the column may travel in it."""
+    if policy is not None or column.type.kind not in kinds or not _same_format(request):
         return None
     return next((f for f in column.forms if f.kind == "wire"), None)
 
@@ -262,8 +275,10 @@ def _same_format(request: Request) -> bool:
     return source.raw_format is not None and source.raw_format == target.raw_format and not request.independent
 
 
-def _new_column(column: Column, target: Target, request: Request, policy: str | None) -> ColumnPlan | Refusal:
-    wire = _wire(column) if _same_format(request) and policy is None else None
+def _new_column(
+    column: Column, target: Target, request: Request, policy: str | None, kinds: frozenset[str]
+) -> ColumnPlan | Refusal:
+    wire = _wire(column, request, policy, kinds)
     if wire is not None:
         planned = target.plan_column(column, wire)
         if not isinstance(planned, Refusal):
@@ -284,7 +299,7 @@ def _new_column(column: Column, target: Target, request: Request, policy: str | 
 
 
 def _existing_column(
-    column: Column, existing: Table, target: Target, request: Request, policy: str | None
+    column: Column, existing: Table, target: Target, request: Request, policy: str | None, kinds: frozenset[str]
 ) -> ColumnPlan | Refusal:
     try:
         into = existing.column(column.name)
@@ -293,7 +308,7 @@ def _existing_column(
     if into.generated:
         # The target computes it; the note in the report says so, and verify compares what it computed.
         return ColumnPlan(column.name, column.type, into.name, into, _no_comparison(column.type))
-    wire = _wire(column) if _same_format(request) and policy is None else None
+    wire = _wire(column, request, policy, kinds)
     if wire is not None and wire in into.forms and column.native == into.native:
         return _column_plan(column, wire, dataclasses.replace(into, type=wire), target, request, policy)
     if column.refusal is not None and policy not in column.refusal.policies:
