@@ -19,7 +19,7 @@ from typing import Any
 from rowferry import limits
 from rowferry.adapters import registry
 from rowferry.adapters.protocol import Source, Target
-from rowferry.engine import opening, outcome, planner, proof, unfit
+from rowferry.engine import opening, outcome, planner, proof, unfit, unique
 from rowferry.engine.jobs import plan_of
 from rowferry.engine.progress import EventHandler, JobFinished, JobStarted, Note, TableTotals, Waiting
 from rowferry.engine.report import Report
@@ -215,6 +215,8 @@ class Copy:
                 table.source, table.where, request.chunk_bytes or limits.CHUNK_BYTES, caps.chunk_rows_min
             )
             planner.try_condition(source, table, bounds[0])
+            if request.mode == "upsert" and len(bounds) > 1:
+                unique.require_unique_keys(source, table, request.workers, self._stop)
             if request.mode == "append" and len(bounds) > 1 and any(b.physical for b in bounds):
                 # After a resume under another state of the source they are copied anew, and rows that have been
                 # added already cannot be told from the target's own: they are added at the end, all at once.

@@ -20,6 +20,9 @@ _SOURCE_DATA_CODES = ("22021", "22P05")
 #: A value of the type name, too: COPY into it refuses what is longer than 63 bytes by this code.
 _NAME_TOO_LONG = "42622"
 
+#: ON CONFLICT DO UPDATE would change one row twice.
+_TWICE = "21000"
+
 _HINTS = {
     "42501": "grant the privilege, or connect as another user",
     "25006": "the server, or this user, may only read",
@@ -53,6 +56,8 @@ def from_server(error: ServerError, role: type[RowferryError], columns: dict[str
     if column and columns:
         column = columns.get(column, column)
     kind: type[RowferryError] = role
+    if code == _TWICE and issubclass(role, TargetError):
+        return DataError("a key was sent more than once: an upsert takes each once", code=code)
     if (issubclass(role, TargetError) and (code[:2] in _DATA_CLASSES or code == _NAME_TOO_LONG)) or (
         issubclass(role, SourceError) and code in _SOURCE_DATA_CODES
     ):
