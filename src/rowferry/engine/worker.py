@@ -144,7 +144,10 @@ class Worker(threading.Thread):
             error.at(table=str(plan.source.name), chunk=chunk.number)
             self._drop()
             tries = shared.count_try(chunk)
-            if not error.transient or isinstance(error, SnapshotLostError) or tries >= limits.CHUNK_TRIES:
+            if tries >= limits.CHUNK_TRIES and not isinstance(error, SnapshotLostError):
+                # Both sides have answered every time: no outage (but a full disk, say), and a new snapshot is no help.
+                error.transient = False
+            if not error.transient or isinstance(error, SnapshotLostError):
                 raise
             wait_s = retry_wait_s(tries)
             shared.on_event(
