@@ -157,3 +157,20 @@ def test_rows_of_a_table_that_the_target_does_not_have_are_counted(postgres_data
     done = run("verify", source, target, "--policy", "t.more=skip", expect=1)
     assert done.table("u")["missing"] == 2 and done.table("u")["equal"] is False
     assert done.table("t")["equal"] is True
+
+
+@pytest.mark.parametrize("engine", ["postgresql", "sqlite"])
+def test_upsert_by_a_key_that_the_target_compares_without_letter_case(
+    tmp_path: pathlib.Path, postgres_database: Database, engine: str
+) -> None:
+    rows = ",".join(f"('k{i:05}', '{'x' * 100}')" for i in range(3000))
+    script = f"CREATE TABLE k (id text PRIMARY KEY, v text); INSERT INTO k VALUES {rows}, ('K00001', 'other')"
+    source = sqlite(tmp_path / "s.db", script)
+    if engine == "sqlite":
+        target = sqlite(tmp_path / "t.db", "CREATE TABLE k (id text NOT NULL COLLATE NOCASE PRIMARY KEY, v text)")
+    else:
+        target = postgres_database()
+        execute(target, "CREATE COLLATION ci (provider = icu, locale = 'und-u-ks-level2', deterministic = false)")
+        execute(target, "CREATE TABLE k (id text COLLATE ci PRIMARY KEY, v text)")
+    done = run("copy", source, target, "--mode", "upsert", env={"ROWFERRY_CHUNK_BYTES": "50000"}, expect=1)
+    assert "k00001" in done.output.lower(), done.output

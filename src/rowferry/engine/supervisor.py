@@ -492,12 +492,13 @@ class Copy:
                 problems.append(f"table {counted.source!r}: {problem}")
         if stale and self._request.no_verify:
             notes.append("some chunks were read under an older snapshot and, as asked for, not verified")
+        whole = {t.index for t in plan.tables if self._request.verify or unique.may_merge(t, plan.mode)}
         tables = proof.prove(
             source,
             target,
             plan,
             report.tables,
-            whole={t.index for t in plan.tables} if self._request.verify else set(),
+            whole=set() if self._request.no_verify else whole,
             stale=set() if self._request.no_verify else stale,
             baseline=lambda index: baseline_of(steps, index),
             request=self._request,

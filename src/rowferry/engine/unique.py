@@ -28,6 +28,13 @@ def is_unique_by_itself(plan: TablePlan) -> bool:
     return any(key and {names.get(n) for n in key} <= set(plan.key) for key in keys)
 
 
+def may_merge(plan: TablePlan, mode: str) -> bool:
+    """Whether an upsert's key is compared by the target so that different keys of the source can be one there
+    (NOCASE, citext): then only the target, read again, can tell whether a row has taken another's place."""
+    key = [plan.target.column(name) for name in plan.key] if mode == "upsert" else []
+    return any(column.collation is not None or column.type.kind == "opaque" for column in key)
+
+
 def require_unique_keys(source: Source, plan: TablePlan, workers: int, stop: threading.Event | None = None) -> None:
     """Reads the key columns of the source, in memory that does not grow with the table (once for every KEYS_HELD
     rows, and once more). Raises DataError for a key that comes more than once; what the readers raise."""
