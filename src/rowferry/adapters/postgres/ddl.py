@@ -189,6 +189,12 @@ class Definer:
         existing = self._catalog.describe(name, as_target=True)
         if existing is not None and existing.primary_key:
             return
+        # With the default of 64 MB a key of two million numbers is sorted on disk: 0.70 s instead of 0.50.
+        # The setting ends with the step's transaction.
+        self._query(
+            "SELECT set_config('maintenance_work_mem', greatest(setting::bigint, 262144)::text || 'kB', true) "
+            "FROM pg_settings WHERE name = 'maintenance_work_mem'"
+        )
         self._query(f"ALTER TABLE {qualified(name)} ADD PRIMARY KEY ({idents(table.primary_key)})")
 
     def is_empty(self, name: TableName) -> bool:
