@@ -16,9 +16,10 @@ import pyarrow.compute as pc
 
 from rowferry import limits
 from rowferry.adapters.protocol import Source, Target
-from rowferry.convert import Conversion, conversion
+from rowferry.convert import conversion
 from rowferry.engine.narrow import DIGEST, digests_of
 from rowferry.engine.scan import Side, key_is_read
+from rowferry.engine.transfer import conversion_of
 from rowferry.engine.verify import TableDifference, verify_tables
 from rowferry.errors import DifferenceError, RefusedError, RowferryError, TargetError
 from rowferry.model import ColumnPlan, Table, TablePlan
@@ -75,7 +76,7 @@ class _Repair:
         self._stop = stop
         self._keyed = key_is_read(plan)
         self._table, self._columns = _as_written(target, plan)
-        self._conversions = [_conversion_of(plan, column) for column in self._columns]
+        self._conversions = [conversion_of(c, str(plan.target.name)) for c in self._columns]
         entries = difference.entries
         if not delete_extra:
             entries = entries.filter(pc.greater(entries["source"], 0))
@@ -253,10 +254,3 @@ def _as_written(target: Target, plan: TablePlan) -> tuple[Table, tuple[ColumnPla
         checks = column.checks or target.checks(written)
         columns.append(dataclasses.replace(column, column=written, checks=checks))
     return table, tuple(columns)
-
-
-def _conversion_of(plan: TablePlan, column: ColumnPlan) -> Conversion:
-    way = conversion(column.form, column.column.type, column.checks, column.policy)
-    if isinstance(way, str):
-        raise RefusedError(way, table=str(plan.target.name), column=column.target)
-    return way
