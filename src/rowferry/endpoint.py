@@ -13,12 +13,14 @@ from rowferry.model import Endpoint
 ENGINES = {
     "postgresql": "postgres",
     "postgres": "postgres",
+    "mysql": "mysql",
+    "mariadb": "mysql",
     "sqlite": "sqlite",
     "duckdb": "duckdb",
     "parquet": "files",
     "arrow": "files",
 }
-DEFAULT_PORTS = {"postgres": 5432}
+DEFAULT_PORTS = {"postgres": 5432, "mysql": 3306}
 EMBEDDED = ("sqlite", "duckdb", "files")
 
 
