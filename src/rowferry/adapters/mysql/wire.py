@@ -1,0 +1,241 @@
+"""MySQL's client/server protocol, on the socket that PyMySQL logged in with.
+
+PyMySQL does the start: TCP or unix socket, TLS, authentication, character set. For a statement that
+moves many rows its socket is borrowed (:class:`Channel`) and given back between two packets, so that
+the driver can go on with it; where that cannot be, the connection is closed. This is the one module
+that touches the driver's private parts (``_sock``, ``_rfile``, ``_result``, ``_read_timeout``,
+``_write_timeout``, ``_current_timeout``, ``_force_close``), and
+``tests/adapters/test_mysql_wire.py`` fails when they change. The driver reads through a buffered
+file; whatever that has read ahead is taken first.
+
+Packets: https://dev.mysql.com/doc/dev/mysql-server/latest/PAGE_PROTOCOL.html and
+https://mariadb.com/kb/en/clientserver-protocol/
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import socket
+import ssl
+from typing import Any
+
+from pymysql import err
+from pymysql.constants import CLIENT, COMMAND, CR, SERVER_STATUS
+
+from rowferry.limits import SOCKET_READ_BYTES
+
+#: Payload of one packet at the most; one of exactly this length is continued in the next.
+PACKET_BYTES_MAX = 0xFFFFFF
+
+
+# ── taking the socket ────────────────────────────────────────────────────────────────────────────
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Ok:
+    """An OK packet (or the EOF packet of older ends, with its counts at zero)."""
+
+    affected_rows: int
+    status: int
+    warnings: int
+    info: str
+
+    @property
+    def more_results(self) -> bool:
+        return bool(self.status & SERVER_STATUS.SERVER_MORE_RESULTS_EXISTS)
+
+
+class Channel:
+    """The socket of an idle PyMySQL connection, borrowed for one statement. Used by one thread at a time.
+
+    A failure of the socket or of the protocol closes the connection. Raises PyMySQL's exceptions
+    (``failure.py`` makes ours of them): what the server says with its code and SQLSTATE, a lost
+    connection as OperationalError(2013).
+    """
+
+    def __init__(self, connection: Any) -> None:
+        if connection._sock is None:
+            raise err.InterfaceError(CR.CR_SERVER_GONE_ERROR, "the connection is closed")
+        result = connection._result
+        if result is not None and (result.unbuffered_active or result.has_next):
+            raise err.InterfaceError(CR.CR_COMMANDS_OUT_OF_SYNC, "another result is still being read")
+        self.connection = connection
+        self.deprecate_eof = bool(connection.client_flag & connection.server_capabilities & CLIENT.DEPRECATE_EOF)
+        #: Number that the next packet bears, ours or the server's.
+        self.sequence = 0
+        self._sock: socket.socket = connection._sock
+        self._buffer = bytearray(self._read_ahead())
+        self._at = 0
+
+    def _read_ahead(self) -> bytes:
+        """What the driver's buffered file holds: nothing, or what an idle server sends before it hangs up."""
+        self._sock.settimeout(0)
+        try:
+            return bytes(self.connection._rfile.peek(1) or b"")
+        except (BlockingIOError, ssl.SSLWantReadError):
+            return b""
+        except OSError as error:
+            raise self.lost(f"the connection broke: {error}") from None
+        finally:
+            self.connection._current_timeout = self.connection._read_timeout
+            self._sock.settimeout(self.connection._read_timeout)
+
+    def _patience(self, seconds: float | None) -> None:
+        if self.connection._current_timeout != seconds:
+            self._sock.settimeout(seconds)
+            self.connection._current_timeout = seconds
+
+    @property
+    def closed(self) -> bool:
+        return self.connection._sock is None
+
+    def abandon(self) -> None:
+        """Closes the connection without a word to the server, which ends what it was doing. Never raises."""
+        self.connection._force_close()
+
+    def lost(self, reason: str) -> err.OperationalError:
+        """Closes the connection; the exception to raise."""
+        self.abandon()
+        return err.OperationalError(CR.CR_SERVER_LOST, reason)
+
+    def give_back(self, ok: Ok) -> None:
+        """Ends the loan after the last packet of a statement's answer."""
+        if ok.more_results or self._at < len(self._buffer):
+            raise self.lost("the server sent more than the answer to the statement")
+        self.connection.server_status = ok.status
+
+    # -- bytes
+
+    def send(self, *parts: bytes | bytearray | memoryview) -> None:
+        if self.closed:
+            raise err.InterfaceError(CR.CR_SERVER_GONE_ERROR, "the connection is closed")
+        try:
+            self._patience(self.connection._write_timeout)
+            for part in parts:
+                self._sock.sendall(part)
+        except OSError as error:
+            raise self.lost(f"the connection broke while sending: {error}") from None
+
+    def receive_into(self, view: memoryview) -> int:
+        """Reads what has come (at least a byte) into ``view``; what was read ahead comes first."""
+        if self._at < len(self._buffer):
+            n = min(len(view), len(self._buffer) - self._at)
+            view[:n] = self._buffer[self._at : self._at + n]
+            self._at += n
+            return n
+        if self.closed:
+            raise err.InterfaceError(CR.CR_SERVER_GONE_ERROR, "the connection is closed")
+        try:
+            self._patience(self.connection._read_timeout)
+            n = self._sock.recv_into(view)
+        except OSError as error:
+            raise self.lost(f"the connection broke: {error}") from None
+        if n == 0:
+            raise self.lost("the server closed the connection")
+        return n
+
+    def _need(self, n: int) -> None:
+        """Has at least n unread bytes in the buffer."""
+        if self._at == len(self._buffer):
+            self._buffer.clear()
+            self._at = 0
+        piece = bytearray(SOCKET_READ_BYTES) if len(self._buffer) - self._at < n else b""
+        while len(self._buffer) - self._at < n:
+            if self.closed:
+                raise err.InterfaceError(CR.CR_SERVER_GONE_ERROR, "the connection is closed")
+            try:
+                self._patience(self.connection._read_timeout)
+                count = self._sock.recv_into(piece)
+            except OSError as error:
+                raise self.lost(f"the connection broke: {error}") from None
+            if count == 0:
+                raise self.lost("the server closed the connection")
+            self._buffer += memoryview(piece)[:count]
+
+    # -- packets
+
+    def command(self, sql: str) -> None:
+        """Sends COM_QUERY: the first packet of an exchange."""
+        self.sequence = 0
+        self.send_payload(bytes([COMMAND.COM_QUERY]) + sql.encode())
+
+    def send_payload(self, payload: bytes) -> None:
+        """Sends one payload, in as many packets as it needs."""
+        for start in range(0, len(payload) + 1, PACKET_BYTES_MAX):
+            part = payload[start : start + PACKET_BYTES_MAX]
+            self.send(len(part).to_bytes(3, "little") + bytes([self.sequence]), part)
+            self.sequence = (self.sequence + 1) & 0xFF
+
+    def payload(self) -> bytes:
+        """The payload of the next packet, which is no row. An ERR packet is raised."""
+        self._need(4)
+        size = int.from_bytes(self._buffer[self._at : self._at + 3], "little")
+        number = self._buffer[self._at + 3]
+        if size in (0, PACKET_BYTES_MAX):
+            raise self.lost(f"the server sent a packet of {size} bytes where none is due")
+        self._need(4 + size)
+        payload = bytes(self._buffer[self._at + 4 : self._at + 4 + size])
+        self._at += 4 + size
+        if number != self.sequence:
+            # A server that goes down, or kills this session, says so by a packet of number 0.
+            if number == 0 and payload[0] == 0xFF:
+                raise self.server_error(payload, last=True)
+            raise self.lost(f"packet number {number} came where {self.sequence} was due")
+        self.sequence = (self.sequence + 1) & 0xFF
+        if payload[0] == 0xFF:
+            raise self.server_error(payload)
+        return payload
+
+    def server_error(self, payload: bytes, last: bool = False) -> err.Error:
+        """What an ERR packet says, as PyMySQL's exception. last: the server says no more, the connection is closed."""
+        if last:
+            self.abandon()
+        if len(payload) < 3:
+            return self.lost("the server sent a broken ERR packet")
+        code = int.from_bytes(payload[1:3], "little")
+        sqlstate, text = None, payload[3:]
+        if text[:1] == b"#" and len(text) >= 6:
+            sqlstate, text = text[1:6].decode("ascii", "replace"), text[6:]
+        kind: type[err.Error] = err.error_map.get(code, err.OperationalError if code >= 1000 else err.InternalError)
+        return kind(code, text.decode("utf-8", "replace"), sqlstate=sqlstate)
+
+    def ok(self, payload: bytes) -> Ok:
+        """An OK packet (its first byte: 0, or 0xFE at the end of rows), or an EOF packet, taken apart."""
+        try:
+            if payload[0] == 0xFE and not self.deprecate_eof:
+                if len(payload) != 5:
+                    raise IndexError
+                return Ok(0, int.from_bytes(payload[3:5], "little"), int.from_bytes(payload[1:3], "little"), "")
+            affected, at = length_encoded(payload, 1)
+            _, at = length_encoded(payload, at)
+            if len(payload) < at + 4:
+                raise IndexError
+        except IndexError:
+            raise self.lost("the server sent a broken OK packet") from None
+        status = int.from_bytes(payload[at : at + 2], "little")
+        warnings = int.from_bytes(payload[at + 2 : at + 4], "little")
+        return Ok(affected, status, warnings, payload[at + 4 :].decode("utf-8", "replace"))
+
+
+def length_encoded(data: bytes, at: int) -> tuple[int, int]:
+    """A length-encoded integer, and where the next field begins. Raises IndexError."""
+    first = data[at]
+    if first < 0xFB:
+        return first, at + 1
+    if first in (0xFB, 0xFF):
+        raise IndexError
+    size = {0xFC: 2, 0xFD: 3, 0xFE: 8}[first]
+    if len(data) < at + 1 + size:
+        raise IndexError
+    return int.from_bytes(data[at + 1 : at + 1 + size], "little"), at + 1 + size
+
+
+def cut(connection: Any) -> None:
+    """From another thread: what the connection waits for fails at once. Never raises."""
+    # Not close(), which would leave a thread in recv waiting, and might hand its descriptor to another socket;
+    # and not TLS's own shutdown, which changes the object that the thread is using.
+    sock = connection._sock
+    if sock is not None:
+        with contextlib.suppress(OSError):
+            socket.socket.shutdown(sock, socket.SHUT_RDWR)
