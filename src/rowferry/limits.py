@@ -58,6 +58,8 @@ VERIFY_ROWS_NAMED = 20
 
 #: PostgreSQL truncates longer identifiers with only a NOTICE (NAMEDATALEN − 1).
 POSTGRES_NAME_BYTES_MAX = 63
+#: MySQL's and MariaDB's longest identifier; they refuse longer ones.
+MYSQL_NAME_CHARACTERS_MAX = 64
 
 #: DuckDB's own memory beside ours, as source or target (its SQL setting ``memory_limit``).
 DUCKDB_MEMORY = "192MB"

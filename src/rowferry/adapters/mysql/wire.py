@@ -231,6 +231,12 @@ def length_encoded(data: bytes, at: int) -> tuple[int, int]:
     return int.from_bytes(data[at + 1 : at + 1 + size], "little"), at + 1 + size
 
 
+def descriptor(connection: Any) -> int | None:
+    """The number of the connection's socket, to wait for; None where it is closed."""
+    sock = connection._sock
+    return sock.fileno() if sock is not None and sock.fileno() >= 0 else None
+
+
 def cut(connection: Any) -> None:
     """From another thread: what the connection waits for fails at once. Never raises."""
     # Not close(), which would leave a thread in recv waiting, and might hand its descriptor to another socket;
