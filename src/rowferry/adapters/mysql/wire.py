@@ -16,8 +16,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import re
+import secrets
 import socket
 import ssl
+from collections.abc import Iterable
 from typing import Any
 
 from pymysql import err
@@ -245,3 +248,82 @@ def cut(connection: Any) -> None:
     if sock is not None:
         with contextlib.suppress(OSError):
             socket.socket.shutdown(sock, socket.SHUT_RDWR)
+
+
+# ── LOAD DATA LOCAL ──────────────────────────────────────────────────────────────────────────────
+
+#: Bytes of the server's own name for a file in its request at the most: ours has 41.
+_REQUEST_BYTES_MAX = 64
+#: "Records: 3  Deleted: 0  Skipped: 0  Warnings: 0", in whatever language; a byte of length goes before it.
+_LOAD_INFO = re.compile(r"(\d+)\D+(\d+)\D+(\d+)\D+(\d+)\s*$")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class LoadOutcome:
+    """What the server says it made of the rows that were sent."""
+
+    records: int
+    deleted: int
+    skipped: int
+    warnings: int
+    #: The transaction in which the statement was sent is still open.
+    in_transaction: bool
+
+
+def load_local(connection: Any, into: str, pieces: Iterable[bytes | bytearray | memoryview]) -> LoadOutcome:
+    """Runs ``LOAD DATA LOCAL INFILE '…' <into>`` with the pieces as the file's content.
+
+    The server names the file that it wants: that has to be the name which the statement bears, made up here
+    and different each time. It is no file's: the answer is ``pieces``, whatever stands on this machine's disks.
+    Each piece is a packet (larger ones several); it may change as soon as the next one is asked for.
+    Where ``pieces`` raises, the connection is closed: an end of the data that the server would take for the
+    right one is never sent. Raises PyMySQL's exceptions, as :class:`Channel`.
+    """
+    channel = Channel(connection)
+    name = f"rowferry-{secrets.token_hex(16)}"
+    channel.command(f"LOAD DATA LOCAL INFILE '{name}' {into}")
+    request = channel.payload()
+    if request != b"\xfb" + name.encode():
+        if request[:1] != b"\xfb":
+            raise channel.lost("the server did not ask for the rows of LOAD DATA")
+        asked = request[1:_REQUEST_BYTES_MAX].decode("utf-8", "backslashreplace")
+        raise channel.lost(f"the server asked for another file than the rows: {asked!r}; nothing was sent")
+    try:
+        for piece in pieces:
+            _send_piece(channel, piece)
+    except BaseException:
+        channel.abandon()
+        raise
+    _send_packet(channel, b"")
+    ok = channel.ok(channel.payload())
+    found = _LOAD_INFO.search(ok.info)
+    if found is None:
+        raise channel.lost(f"the server did not count what it loaded: {ok.info[:100]!r}")
+    channel.give_back(ok)
+    records, deleted, skipped, warnings = (int(number) for number in found.groups())
+    in_transaction = bool(ok.status & SERVER_STATUS.SERVER_STATUS_IN_TRANS)
+    return LoadOutcome(records, deleted, skipped, max(warnings, ok.warnings), in_transaction)
+
+
+def _send_piece(channel: Channel, piece: bytes | bytearray | memoryview) -> None:
+    with memoryview(piece) as view:
+        # A packet of no bytes would end the data.
+        for start in range(0, len(view), PACKET_BYTES_MAX - 1):
+            with view[start : start + PACKET_BYTES_MAX - 1] as part:
+                _send_packet(channel, part)
+
+
+def _send_packet(channel: Channel, part: bytes | memoryview) -> None:
+    channel.send(len(part).to_bytes(3, "little") + bytes([channel.sequence]), part)
+    channel.sequence = (channel.sequence + 1) & 0xFF
+
+
+def in_transaction(connection: Any) -> bool:
+    """What the server said of it after the last statement."""
+    return bool(connection.server_status & SERVER_STATUS.SERVER_STATUS_IN_TRANS)
+
+
+def warning_count(connection: Any) -> int:
+    """Warnings and notes that the last statement of the driver left."""
+    return int(connection._result.warning_count) if connection._result is not None else 0
+
