@@ -20,6 +20,8 @@ def test_load_reads_all_keys(tmp_path: pathlib.Path) -> None:
         """
         tables = ["flights", "sales.*:archive_*"]
         mode = "append"
+        names = "snake"
+        match_names = "loose"
         workers = 4
         [where]
         flights = "month = 1"
@@ -29,7 +31,7 @@ def test_load_reads_all_keys(tmp_path: pathlib.Path) -> None:
     )
     read = config.load(path)
     assert read.tables == ("flights", "sales.*:archive_*")
-    assert (read.mode, read.workers) == ("append", 4)
+    assert (read.mode, read.names, read.match_names, read.workers) == ("append", "snake", "loose", 4)
     assert read.where == {"flights": "month = 1"}
     assert read.policies == {"flights.tailnum": "null"}
 

@@ -38,6 +38,7 @@ def copy(
     *,
     tables: Sequence[str] = (),
     mode: str = "create",
+    names: str = "as-is",
     workers: int = 2,
     where: str | None = None,
     wheres: Mapping[str, str] | None = None,
@@ -57,7 +58,8 @@ def copy(
     """Copies tables from ``source`` to ``target``, each row exactly once; goes on with an unfinished job.
 
     source, target: URLs. tables: ``NAME[:NEWNAME]``, globs allowed; none: all. mode: create,
-    append, truncate, replace, upsert. wheres: SQL conditions on the source by table name.
+    append, truncate, replace, upsert. names: how tables and columns are called in the target: as-is,
+    lower or snake (docs/NAMES.md). wheres: SQL conditions on the source by table name.
     policies: ``{"table.column": "text" | "null" | "clamp" | "skip"}``. workers: threads, each with
     a connection to both sides. stop: set it to stop the job at the next batch (StoppedError).
 
@@ -78,6 +80,7 @@ def verify(
     where: str | None = None,
     wheres: Mapping[str, str] | None = None,
     policies: Mapping[str, str] | None = None,
+    match_names: str = "exact",
     contained: bool = False,
     repair: bool = False,
     delete_extra: bool = False,
@@ -90,6 +93,7 @@ def verify(
 ) -> Report:
     """Compares two databases row by row, whoever filled them; the report's ``equal`` is the verdict.
 
+    match_names: ``loose`` ignores letter case and underscores when tables and columns are paired.
     contained: rows that only the target has are no difference. repair: make the target equal and
     compare again (extra rows go only with ``delete_extra``; triggers of the target are refused
     without ``target_triggers``, fire or disable). independent: read PostgreSQL with
@@ -105,6 +109,7 @@ def plan(
     *,
     tables: Sequence[str] = (),
     mode: str = "create",
+    names: str = "as-is",
     workers: int = 2,
     where: str | None = None,
     wheres: Mapping[str, str] | None = None,

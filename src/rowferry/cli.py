@@ -110,7 +110,7 @@ _SELECTING = _stack(
     click.option("--table", "tables", multiple=True, metavar="NAME[:NEWNAME]",
                  help="Only this table (repeatable); schema.table and globs work, a part in double quotes is literal."),
     click.option("--where", metavar="SQL", help="Only rows of this condition, in the source's own SQL."),
-    click.option("--config", metavar="JOB.toml", help="Read tables, mode, workers, where and policies from a file."),
+    click.option("--config", metavar="JOB.toml", help="Read tables, mode, names, workers, where, … from a file."),
     click.option("--policy", "policies", multiple=True, metavar="TABLE.COLUMN=POLICY",
                  help="What to do with values that do not fit: text, null, clamp or skip (globs; repeatable)."),
     click.option("--ledger-schema", metavar="NAME", help="The PostgreSQL schema of the ledger (rowferry)."),
@@ -122,6 +122,10 @@ _SHOWING = _stack(
 )
 _WORKERS = click.option("--workers", type=click.IntRange(1, 64), help="Connections to each side that work at once (2).")
 _LIMIT = click.option("--limit", type=click.IntRange(0, 100_000), help="How many differing rows are named (20).")
+_NAMES = click.option("--names", type=click.Choice(["as-is", "lower", "snake"]),
+                      help="How tables and columns are called in the target (as-is).")  # fmt: skip
+_MATCH_NAMES = click.option("--match-names", type=click.Choice(["exact", "loose"]),
+                            help="loose: letter case and underscores of names do not matter (exact).")  # fmt: skip
 _TRIGGERS = click.option("--target-triggers", type=click.Choice(["fire", "disable"]),
                          help="What to do about user triggers and rules of target tables.")  # fmt: skip
 
@@ -142,6 +146,7 @@ def cli() -> None:
 @_SELECTING
 @_WORKERS
 @click.option("--mode", type=click.Choice(MODES), help="What to do with tables that are there (create).")
+@_NAMES
 @click.option("--verify/--no-verify", "verify", default=None, help="Re-read the target and compare digests.")
 @click.option("--job", metavar="NAME", help="Name the job; a finished job of this name is not run again.")
 @click.option("--join", is_flag=True, help="Add this process's workers to the job that runs.")
@@ -165,6 +170,7 @@ def copy(redact: redaction.Redactor, /, source: str, target: str, verify: bool |
 @click.argument("target")
 @_SELECTING
 @_WORKERS
+@_MATCH_NAMES
 @click.option("--contained", is_flag=True, help="Ask only that every source row is in the target.")
 @click.option("--repair", is_flag=True, help="Make the target equal, then verify again.")
 @click.option("--delete-extra", is_flag=True, help="With --repair: also delete rows that the source has not.")
@@ -189,6 +195,7 @@ def verify(redact: redaction.Redactor, /, source: str, target: str, **options: A
 @_SELECTING
 @_WORKERS
 @click.option("--mode", type=click.Choice(MODES), help="The mode that copy would be given (create).")
+@_NAMES
 @_TRIGGERS
 @click.pass_obj
 def plan(redact: redaction.Redactor, /, source: str, target: str, **options: Any) -> int:
@@ -264,8 +271,8 @@ def _configured(path: str, known: set[str]) -> dict[str, Any]:
     from rowferry import config
 
     read = config.load(path)
-    found = {"tables": read.tables, "mode": read.mode, "workers": read.workers, "policies": read.policies}
-    arguments = {k: v for k, v in found.items() if v and k in known}
+    settings = ("tables", "mode", "names", "match_names", "workers", "policies")
+    arguments = {k: v for k in settings if (v := getattr(read, k)) and k in known}
     return arguments | ({"wheres": read.where} if read.where else {})
 
 

@@ -2,6 +2,7 @@
 
     tables = ["flights", "sales.*:archive_*"]
     mode = "append"
+    names = "snake"
     workers = 4
 
     [where]
@@ -32,6 +33,8 @@ class JobConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     tables: tuple[str, ...] = ()
     mode: Literal["create", "append", "truncate", "replace", "upsert"] | None = None
+    names: Literal["as-is", "lower", "snake"] | None = None
+    match_names: Literal["exact", "loose"] | None = None
     workers: Annotated[int, msgspec.Meta(ge=1, le=64)] | None = None
     where: dict[str, str] = {}
     policies: dict[str, str] = {}
@@ -55,5 +58,6 @@ def load(path: str | os.PathLike[str]) -> JobConfig:
         raise ConfigError(f"the config {os.fspath(path)!r} is not TOML: {error}") from None
     except msgspec.ValidationError as error:
         raise ConfigError(
-            f"the config {os.fspath(path)!r}: {error}", hint="its keys are tables, mode, workers, where, policies"
+            f"the config {os.fspath(path)!r}: {error}",
+            hint="its keys are tables, mode, names, match_names, workers, where, policies",
         ) from None

@@ -55,7 +55,7 @@ def verify_lines(report: Report) -> list[str]:
     rows = [
         (
             _arrow_name(t),
-            count(t.digest_read.rows if t.digest_read else t.rows_read),
+            count(t.digest_read.rows if t.digest_read else t.rows_read) if not t.not_compared else "-",
             count(t.digest_target.rows) if t.digest_target else "-",
             _verdict(t),
             f"repaired {plural(t.repaired, 'row')}" if t.repaired else "",
@@ -88,6 +88,8 @@ def difference_lines(report: Report) -> list[str]:
 
 def differences(table: TableReport) -> str:
     """``1 missing, 0 extra, 2 changed``."""
+    if table.not_compared:
+        return f"not compared: {', '.join(map(printable, table.not_compared))}"
     if table.missing is None and table.extra is None and table.changed is None:
         return "digests differ"
     return f"{count(table.missing or 0)} missing, {count(table.extra or 0)} extra, {count(table.changed or 0)} changed"

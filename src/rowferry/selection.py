@@ -11,7 +11,7 @@ import dataclasses
 import difflib
 import fnmatch
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from rowferry.errors import ConfigError
 from rowferry.model import TableName
@@ -61,12 +61,12 @@ class Selector:
             return self.schema.matches(table.schema)
         return self.schema.text == "*" or any(self.schema.matches(s) for s in default_schemas)
 
-    def renamed(self, table: TableName) -> TableName | None:
-        """The new name for this table; None where it keeps its own."""
+    def renamed(self, table: TableName, spell: Callable[[str], str] = str) -> TableName | None:
+        """The new name for this table; None where it keeps its own. ``spell``: how ``*`` writes the source's names."""
         if self.new_name is None:
             return None
-        name = _fill(self.new_name, table.name)
-        schema = None if self.new_schema is None else _fill(self.new_schema, table.schema or "")
+        name = _fill(self.new_name, spell(table.name))
+        schema = None if self.new_schema is None else _fill(self.new_schema, spell(table.schema or ""))
         return TableName(schema, name)
 
 
@@ -144,13 +144,14 @@ def select(
     by_name_only: Sequence[TableName] = (),
     source_engine: str | None = None,
     target_engine: str | None = None,
+    spell: Callable[[str], str] = str,
 ) -> list[tuple[TableName, TableName | None]]:
     """The tables meant, in the order of ``names``, each with its new name (None: its own).
 
     names: what a copy of everything would take; by_name_only: views and foreign tables, which no
-    glob selects. No selectors: all of ``names``. The engines map the default namespace's real
-    name (``public.t``) onto it. Raises ConfigError where a selector matches nothing, where one
-    table would get two names, or two tables one.
+    glob selects. No selectors: all of ``names``. spell: what ``*`` in a new name makes of the source's.
+    The engines map the default namespace's real name (``public.t``) onto it. Raises ConfigError where
+    a selector matches nothing, where one table would get two names, or two tables one.
     """
     if not selectors:
         return [(name, None) for name in names]
@@ -163,7 +164,7 @@ def select(
         if not matched:
             raise ConfigError(f"no table matches {selector.text!r}", hint=_near(selector, [*names, *by_name_only]))
         for name in matched:
-            new = _in_default(selector.renamed(name), target_engine)
+            new = in_default(selector.renamed(name, spell), target_engine)
             if name in chosen and new is not None and chosen[name] not in (None, new):
                 raise ConfigError(f"two names are given to it: {chosen[name]} and {new}", table=str(name))
             chosen[name] = new or chosen.get(name)
@@ -175,7 +176,8 @@ def select(
     return [(name, chosen[name]) for name in dict.fromkeys([*names, *by_name_only]) if name in chosen]
 
 
-def _in_default(name: TableName | None, engine: str | None) -> TableName | None:
+def in_default(name: TableName | None, engine: str | None) -> TableName | None:
+    """The name without its schema, where that is the real name of the engine's default namespace."""
     if name is not None and engine is not None and name.schema == DEFAULT_SCHEMAS.get(engine, object()):
         return TableName(None, name.name)
     return name

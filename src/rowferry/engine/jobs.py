@@ -90,6 +90,8 @@ def request_of(asked: Request, source_url: str | None) -> Request:
         job=found.name,
         join=asked.join,
         ledger_schema=asked.ledger_schema,
+        # Plans of before there was a choice do not say it.
+        names=options.get("names", "as-is"),
         target_triggers=options["target_triggers"],
         named_max=asked.named_max,
     )

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Iterable, Sequence
 
 from rowferry.adapters import registry
 from rowferry.adapters.protocol import Source
-from rowferry.engine import planner
+from rowferry.engine import planner, spelling
 from rowferry.engine.request import Request
 from rowferry.errors import ConfigError
-from rowferry.model import Column, ColumnPlan, Comparison, Table, TablePlan
+from rowferry.model import Column, ColumnPlan, Comparison, Table, TableName, TablePlan
 from rowferry.stages import digest
 from rowferry.types import TEXTS, Type
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Unlike:
+    """Two tables whose columns are not the same ones: their rows cannot be compared."""
+
+    source: Table
+    target: Table
+    reasons: tuple[str, ...]
 
 
 @dataclasses.dataclass(slots=True)
@@ -21,6 +31,8 @@ class Pairs:
     tables: list[TablePlan] = dataclasses.field(default_factory=list)
     #: Source tables that the target does not have at all: every row of theirs is missing.
     absent: list[Table] = dataclasses.field(default_factory=list)
+    unlike: list[Unlike] = dataclasses.field(default_factory=list)
+    #: What the request leaves open (ambiguous names): nothing is compared.
     problems: list[str] = dataclasses.field(default_factory=list)
     notes: list[str] = dataclasses.field(default_factory=list)
 
@@ -29,21 +41,61 @@ def pair(source: Source, target: Source, request: Request) -> Pairs:
     """Pairs the tables that were asked for. Raises ConfigError for a name that the source does not have."""
     pairs = Pairs()
     chosen = planner.choose_tables(source, request)
-    for name, new in chosen:
+    partners = _partners(chosen, target, request, pairs)
+    for name, partner in partners.items():
         table = source.describe(name, census=True)
         if table is None:
             raise ConfigError("no such table in the source", table=str(name))
-        other = target.describe(new or name, census=True)
+        other = target.describe(partner, census=True)
         if other is None:
             pairs.absent.append(table)
             continue
         _pair_table(table, other, request, pairs)
-    if not request.tables:
-        known = {new or name for name, new in chosen}
-        more = [str(n) for n in target.list_tables() if n not in known]
-        if more:
-            pairs.notes.append(f"only the target has: {', '.join(more)}")
+    _note_the_rest(target, set(partners.values()), request, pairs)
     return pairs
+
+
+def _partners(
+    chosen: Sequence[tuple[TableName, TableName | None]], target: Source, request: Request, pairs: Pairs
+) -> dict[TableName, TableName]:
+    """The target table of each source table, by its name there; under ``--match-names loose`` by what is there.
+
+    A new name that was given with --table and is in the target as it is written wins over any likeness.
+    """
+    partners = {name: new or name for name, new in chosen}
+    if request.match_names != "loose":
+        return partners
+    tables, views = target.list_tables(), target.list_views()
+    taken = {new for _, new in chosen if new is not None and new in {*tables, *views}}
+    for names in (tables, views):
+        wanted = {partner: name for name, partner in partners.items() if partner not in taken}
+        matched = spelling.match_loosely(list(wanted), [n for n in names if n not in taken], spelling.fold_table)
+        for name, found in matched.pairs.items():
+            partners[wanted[name]] = found
+            taken.add(found)
+        for ours, theirs in matched.ambiguous:
+            pairs.problems.append(f"{_riddle('tables', ours, theirs)}; say which with --table NAME:NEWNAME")
+    return partners
+
+
+def _riddle(what: str, ours: Iterable[object], theirs: Iterable[object]) -> str:
+    mine, others = (", ".join(repr(str(n)) for n in names) for names in (ours, theirs))
+    return f"ambiguous under --match-names loose: {what} {mine} of the source and {others} of the target"
+
+
+def _note_the_rest(target: Source, partners: set[TableName], request: Request, pairs: Pairs) -> None:
+    """Says what only the target has, and what would be paired if names were taken less exactly."""
+    if request.tables and not pairs.absent:
+        return
+    rest = [n for n in target.list_tables() if n not in partners]
+    for table in pairs.absent:
+        if alike := [str(n) for n in rest if spelling.fold_table(n) == spelling.fold_table(table.name)]:
+            pairs.notes.append(
+                f"{str(table.name)!r} is called {' or '.join(map(repr, alike))} in the target: "
+                "--match-names loose pairs such names"
+            )
+    if rest and not request.tables:
+        pairs.notes.append(f"only the target has: {', '.join(map(str, rest))}")
 
 
 def count_plan(table: Table, request: Request) -> TablePlan | None:
@@ -60,34 +112,24 @@ def count_plan(table: Table, request: Request) -> TablePlan | None:
 
 def _pair_table(source: Table, target: Table, request: Request, pairs: Pairs) -> None:
     columns: list[ColumnPlan] = []
-    problems: list[str] = []
+    reasons: list[str] = []
+    partners, alone = _column_partners(source, target, request, pairs)
     for column in source.columns:
-        if request.policy(str(source.name), column.name) == "skip":
+        if column.name not in partners:
             continue
-        try:
-            other = target.column(column.name)
-        except KeyError:
-            problems.append(f"column {column.name!r} is in the source only")
-            continue
+        other = target.column(partners[column.name])
         found = _pair_column(column, other, request)
         if found is None:
-            problems.append(
+            reasons.append(
                 f"column {column.name!r}: {column.native or column.type} and {other.native or other.type} "
                 "cannot be compared"
             )
         else:
             columns.append(found)
-    mine = {c.name for c in source.columns}
-    problems += [
-        f"column {c.name!r} is in the target only"
-        for c in target.columns
-        if c.name not in mine and request.policy(str(source.name), c.name) != "skip"
-    ]
-    if problems:
-        hint = "; leave columns out with --policy TABLE.COLUMN=skip"
-        pairs.problems.append(f"table {str(source.name)!r}: {', '.join(problems)}{hint}")
+    reasons += alone
+    if reasons or not columns:
+        pairs.unlike.append(Unlike(source, target, tuple(reasons) or ("no column is left to compare",)))
         return
-    names = {c.source for c in columns}
     pairs.tables.append(
         TablePlan(
             index=len(pairs.tables),
@@ -96,18 +138,45 @@ def _pair_table(source: Table, target: Table, request: Request, pairs: Pairs) ->
             columns=tuple(columns),
             where=request.where_for(str(source.name)),
             exists=True,
-            key=_shared_key(source, target, names),
+            key=_shared_key(source, target, {c.source: c.target for c in columns}),
         )
     )
 
 
-def _shared_key(source: Table, target: Table, names: set[str]) -> tuple[str, ...]:
-    """A key of either side: one that only one side enforces still names rows on both."""
-    for table in (source, target):
-        key = table.identifying_key
-        if key and all(n in names for n in key):
-            return key
-    return ()
+def _column_partners(source: Table, target: Table, request: Request, pairs: Pairs) -> tuple[dict[str, str], list[str]]:
+    """Source column → target column, without what a policy leaves out; and what stands on one side only."""
+    loose = request.match_names == "loose"
+    fold: Callable[[str], str] = spelling.fold if loose else str
+    skipped = {c.name for c in source.columns if request.policy(str(source.name), c.name) == "skip"}
+    ours = [c.name for c in source.columns if c.name not in skipped]
+    theirs = [c.name for c in target.columns if c.name not in skipped]
+    # What is left out is left out on both sides, under whatever name the target has it.
+    wanted, unwanted = {fold(n) for n in ours}, {fold(n) for n in skipped}
+    theirs = [n for n in theirs if fold(n) in wanted or fold(n) not in unwanted]
+    theirs = [n for n in theirs if n in ours or request.policy(str(source.name), n) != "skip"]
+    matched = spelling.match_loosely(ours, theirs, fold)
+    open_ = {n for group in matched.ambiguous for names in group for n in names}
+    for mine, others in matched.ambiguous:
+        pairs.problems.append(
+            f"table {str(source.name)!r}: {_riddle('columns', mine, others)}; "
+            "leave columns out with --policy TABLE.COLUMN=skip"
+        )
+    ours = [n for n in ours if n not in matched.pairs and n not in open_]
+    theirs = [n for n in theirs if n not in matched.pairs.values() and n not in open_]
+    alone = [f"column {n!r} is in the source only" for n in ours]
+    alone += [f"column {n!r} is in the target only" for n in theirs]
+    if not loose and {spelling.fold(n) for n in ours} & {spelling.fold(n) for n in theirs}:
+        alone.append("--match-names loose takes names for one that differ in letter case and underscores only")
+    return matched.pairs, alone
+
+
+def _shared_key(source: Table, target: Table, names: dict[str, str]) -> tuple[str, ...]:
+    """A key of either side, in the target's names: one that only one side enforces still names rows on both."""
+    key = source.identifying_key
+    if key and all(n in names for n in key):
+        return tuple(names[n] for n in key)
+    key = target.identifying_key
+    return key if key and set(key) <= set(names.values()) else ()
 
 
 def _pair_column(column: Column, other: Column, request: Request) -> ColumnPlan | None:

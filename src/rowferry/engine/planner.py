@@ -7,11 +7,12 @@ collected, so that a user sees the whole list at once and not one an attempt.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from rowferry import convert, selection
 from rowferry.adapters import registry
 from rowferry.adapters.protocol import Capabilities, ReadRequest, Source, Target
+from rowferry.engine import spelling
 from rowferry.engine.request import Request
 from rowferry.errors import ConfigError
 from rowferry.model import (
@@ -73,6 +74,7 @@ def choose_tables(source: Source, request: Request) -> list[tuple[TableName, Tab
         by_name_only=source.list_views() if selectors else (),
         source_engine=request.source.engine,
         target_engine=request.target.engine,
+        spell=spelling.speller(request.names),
     )
     if request.where is not None and len(chosen) != 1:
         raise ConfigError(
@@ -92,8 +94,8 @@ def plan_copy(source: Source, target: Target, request: Request) -> Findings:
     chosen = choose_tables(source, request)
     if not chosen:
         findings.notes.append("the source has no tables")
-    named = [(name, new or name) for name, new in chosen]
-    findings.blockers += name_problems([new for _, new in named], caps)
+    named = [(name, new or _own_name(name, request)) for name, new in chosen]
+    findings.blockers += name_problems(named, caps)
     if findings.blockers:
         return findings
     for name, new in named:
@@ -109,11 +111,17 @@ def plan_copy(source: Source, target: Target, request: Request) -> Findings:
     return findings
 
 
-def name_problems(names: Iterable[TableName], caps: Capabilities) -> list[str]:
-    """Target names that are too long, need schemas that are not there, or collide."""
+def _own_name(name: TableName, request: Request) -> TableName:
+    """What a table that was given no new name is called in the target."""
+    spelled = spelling.respelled(name, spelling.speller(request.names))
+    return name if spelled == name else selection.in_default(spelled, request.target.engine) or name
+
+
+def name_problems(names: Sequence[tuple[TableName, TableName]], caps: Capabilities) -> list[str]:
+    """Target names that are too long, need schemas that are not there, or collide. names: (source, target)."""
     problems = []
-    seen: dict[tuple[str | None, str], TableName] = {}
-    for name in names:
+    seen: dict[tuple[str | None, str], tuple[TableName, TableName]] = {}
+    for source, name in names:
         if name.schema is not None and not caps.schemas:
             problems.append(
                 f"table {str(name)!r}: {caps.engine} has no schemas; give it a name with --table {name}:NEWNAME"
@@ -122,8 +130,10 @@ def name_problems(names: Iterable[TableName], caps: Capabilities) -> list[str]:
             problems.append(f"table {str(name)!r}: the name is kept for rowferry's own tables; give it another")
         folded = (name.schema, name.name.lower() if caps.names_fold_case else name.name)
         if folded in seen:
-            problems.append(f"tables {str(seen[folded])!r} and {str(name)!r} would have one name in {caps.engine}")
-        seen[folded] = name
+            one, its = seen[folded]
+            what = f"would both be named {str(name)!r}" if its == name else f"would have one name in {caps.engine}"
+            problems.append(f"tables {str(one)!r} and {str(source)!r} {what}; rename one with --table NAME:NEWNAME")
+        seen[folded] = (source, name)
         problems += [f"table {str(name)!r}: {p}" for p in _length_problem(name.name, caps)]
     return problems
 
@@ -201,6 +211,7 @@ def _plan_columns(
 ) -> list[ColumnPlan] | None:
     before = len(findings.refusals.get(str(source.name), ()))
     caps = registry.capabilities(request.target.engine)
+    spell = spelling.speller(request.names)
     plans: list[ColumnPlan] = []
     for column in source.columns:
         policy = request.policy(str(source.name), column.name)
@@ -211,7 +222,7 @@ def _plan_columns(
             continue
         found: ColumnPlan | Refusal
         if existing is None:
-            problems = _length_problem(column.name, caps)
+            problems = _length_problem(spell(column.name), caps)
             found = (
                 Refusal(column.name, problems[0], policies=("skip",))
                 if problems
@@ -223,7 +234,7 @@ def _plan_columns(
             findings.refuse(source.name, found)
         elif not found.column.generated:
             plans.append(found)
-    for refusal in _unfilled(existing, plans) if existing else _colliding(plans, caps):
+    for refusal in [*(_unfilled(existing, plans) if existing else ()), *_colliding(plans, caps)]:
         findings.refuse(source.name, refusal)
     if len(findings.refusals.get(str(source.name), ())) > before:
         return None
@@ -244,14 +255,14 @@ def _unfilled(existing: Table, plans: list[ColumnPlan]) -> list[Refusal]:
 
 
 def _colliding(plans: list[ColumnPlan], caps: Capabilities) -> list[Refusal]:
-    if not caps.names_fold_case:
-        return []
-    seen: dict[str, str] = {}
+    seen: dict[str, ColumnPlan] = {}
     out = []
     for plan in plans:
-        other = seen.setdefault(plan.target.lower(), plan.target)
-        if other != plan.target:
-            out.append(Refusal(plan.source, f"and {other!r} would be one column in {caps.engine}", policies=("skip",)))
+        other = seen.setdefault(plan.target.lower() if caps.names_fold_case else plan.target, plan)
+        if other is not plan:
+            same = other.target == plan.target
+            what = f"both be named {plan.target!r}" if same else f"be one column in {caps.engine}"
+            out.append(Refusal(plan.source, f"and {other.source!r} would {what}", policies=("skip",)))
     return out
 
 
@@ -278,9 +289,10 @@ def _same_format(request: Request) -> bool:
 def _new_column(
     column: Column, target: Target, request: Request, policy: str | None, kinds: frozenset[str]
 ) -> ColumnPlan | Refusal:
+    named = dataclasses.replace(column, name=spelling.speller(request.names)(column.name))
     wire = _wire(column, request, policy, kinds)
     if wire is not None:
-        planned = target.plan_column(column, wire)
+        planned = target.plan_column(named, wire)
         if not isinstance(planned, Refusal):
             return _column_plan(column, wire, planned, target, request, policy)
     if column.refusal is not None and policy not in column.refusal.policies:
@@ -288,7 +300,7 @@ def _new_column(
     refusal = Refusal(column.name, f"{column.native or column.type} has no form that fits", policies=("skip",))
     forms = _forms(column, policy)
     for form in forms:
-        planned = target.plan_column(column, form)
+        planned = target.plan_column(named, form)
         found = (
             planned if isinstance(planned, Refusal) else _column_plan(column, form, planned, target, request, policy)
         )
@@ -301,10 +313,12 @@ def _new_column(
 def _existing_column(
     column: Column, existing: Table, target: Target, request: Request, policy: str | None, kinds: frozenset[str]
 ) -> ColumnPlan | Refusal:
+    name = spelling.speller(request.names)(column.name)
     try:
-        into = existing.column(column.name)
+        into = existing.column(name)
     except KeyError:
-        return Refusal(column.name, "the target's table has no such column", policies=("skip",))
+        called = "" if name == column.name else f" as {name!r}"
+        return Refusal(column.name, f"the target's table has no such column{called}", policies=("skip",))
     if into.generated:
         # The target computes it; the note in the report says so, and verify compares what it computed.
         return ColumnPlan(column.name, column.type, into.name, into, _no_comparison(column.type))

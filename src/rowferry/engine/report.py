@@ -72,6 +72,8 @@ class TableReport:
     missing: int | None = None
     extra: int | None = None
     changed: int | None = None
+    #: Why the rows were not compared (then ``equal`` is False and the counts are None): columns that differ.
+    not_compared: tuple[str, ...] = ()
     #: The first differing rows, at most as many as were asked for.
     named: tuple[RowDifference, ...] = ()
     #: Rows that --repair inserted or deleted.

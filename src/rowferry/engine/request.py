@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from rowferry.engine import spelling
 from rowferry.errors import ConfigError
 from rowferry.model import Endpoint
 
@@ -24,6 +25,10 @@ class Request:
     target: Endpoint
     tables: tuple[str, ...] = ()
     mode: str = "create"
+    #: How tables and columns are spelled that a copy makes or looks for in the target (spelling.NAMES).
+    names: str = "as-is"
+    #: Which names a verify takes for one (spelling.MATCHES).
+    match_names: str = "exact"
     workers: int = 2
     #: Condition on the source: for all tables that were asked for, or by table.
     where: str | None = None
@@ -47,6 +52,12 @@ class Request:
         """Raises ConfigError for what no run could mean."""
         if self.mode not in MODES:
             raise ConfigError(f"unknown mode {self.mode!r}", hint=f"one of {', '.join(MODES)}")
+        for option, value, known in (
+            ("--names", self.names, spelling.NAMES),
+            ("--match-names", self.match_names, spelling.MATCHES),
+        ):
+            if value not in known:
+                raise ConfigError(f"unknown {option} {value!r}", hint=f"one of {', '.join(known)}")
         if not 1 <= self.workers <= 64:
             raise ConfigError(f"{self.workers} workers", hint="from 1 to 64")
         for pattern, policy in self.policies:
@@ -67,13 +78,14 @@ class Request:
         return dict(self.wheres).get(table, self.where)
 
     def job_key(self) -> str:
-        """What makes two commands the same job: endpoints without credentials, tables, mode, where,
-        policies; never workers, bounds, or how the result is shown."""
+        """What makes two commands the same job: endpoints without credentials, tables, mode, names,
+        where, policies; never workers, bounds, or how the result is shown."""
         identity: list[Any] = [
             self.source.safe_url,
             self.target.safe_url,
             sorted(self.tables),
             self.mode,
+            self.names,
             self.where,
             sorted(self.wheres),
             list(self.policies),

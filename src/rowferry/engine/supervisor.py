@@ -132,7 +132,7 @@ class Copy:
             named = [j for j in jobs if j.name == request.job]
             if named and self._command != "resume" and named[-1].key != key:
                 raise ConfigError(
-                    f"job {request.job!r} is another command: its ends, tables, mode, conditions or policies differ",
+                    f"job {request.job!r} is another command: its ends, tables, mode, names, conditions or policies differ",
                     hint="use its own options, or another --job name",
                 )
             return named[-1] if named else None
@@ -252,6 +252,7 @@ class Copy:
         r = self._request
         return {
             "tables": list(r.tables),
+            "names": r.names,
             "where": r.where,
             "wheres": [list(w) for w in r.wheres],
             "policies": [list(p) for p in r.policies],

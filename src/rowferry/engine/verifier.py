@@ -9,7 +9,7 @@ import time
 
 from rowferry.adapters.protocol import Source, Target
 from rowferry.engine import opening, outcome, pairing
-from rowferry.engine.pairing import Pairs, pair
+from rowferry.engine.pairing import Pairs, Unlike, pair
 from rowferry.engine.planner import waves_of
 from rowferry.engine.progress import (
     EventHandler,
@@ -179,7 +179,11 @@ class Verification:
             if t.equal is False
         ]
         problems += [f"table {str(t.name)!r}: the target has no such table" for t in pairs.absent]
-        reports += absent
+        problems += [f"table {str(t.source.name)!r}: {', '.join(t.reasons)}" for t in pairs.unlike]
+        reports += [*absent, *map(_unlike, pairs.unlike)]
+        notes = list(pairs.notes)
+        if pairs.unlike:
+            notes.append("--policy TABLE.COLUMN=skip compares a table without the columns that are on one side only")
         if not reports:
             raise ConfigError("there is nothing to compare: the source has no tables")
         report = Report(
@@ -194,7 +198,12 @@ class Verification:
             seconds=time.monotonic() - self._started,
             workers=self._request.workers,
             tables=tuple(reports),
-            notes=(*pairs.notes, *(f"table {r.source!r}: {d.note}" for r, d in tables if d.note)),
+            notes=(*notes, *(f"table {r.source!r}: {d.note}" for r, d in tables if d.note)),
         )
         self._on_event(JobFinished(report))
         return report
+
+
+def _unlike(pair: Unlike) -> TableReport:
+    """The report of two tables whose columns differ: not a row of them was compared."""
+    return TableReport(str(pair.source.name), str(pair.target.name), equal=False, not_compared=pair.reasons)
