@@ -1,0 +1,75 @@
+"""Values that a declared type does not bind: SQL that tells them, and the one query that counts them.
+
+* DATE, DATETIME, TIMESTAMP: zero dates, zero months or days, 2020-02-31 (ALLOW_INVALID_DATES).
+* ENUM: the invalid value, which has number 0 and reads ''.
+* Texts in a character set that has bytes without a character: the server sends ``?`` for them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rowferry.adapters.mysql.declared import DATED, LABELLED, TEXT_NAMES, Declared, parse
+from rowferry.adapters.mysql.quoting import quote
+from rowferry.model import Column, Refusal
+from rowferry.types import Type
+
+#: Character sets of which every value that can be stored has its own text in Unicode (each byte, or each
+#: sequence that the server lets in, was tried). Any other may hold bytes that are no character.
+FAITHFUL = frozenset((
+    "utf8mb4", "utf8mb3", "utf8", "latin1", "latin2", "latin5", "latin7", "cp850", "cp852", "cp866", "keybcs2",
+    "koi8r", "koi8u", "macce", "macroman", "utf16", "utf16le", "utf32",
+))  # fmt: skip
+
+
+def unfit_condition(name: str, native: str, form: Type) -> str | None:
+    """SQL that is 1 for the values of a column that the form cannot hold; None where there can be none.
+
+    It is 0 or NULL for all others; it is tested by the server only, and independent of its sql_mode.
+    """
+    d = parse(native)
+    if d is None:
+        return None
+    column = quote(name)
+    if d.name in DATED and form.kind in ("date", "timestamp", "timestamptz"):
+        return _no_date(column, d)
+    if d.name == "enum" and form.kind == "enum" and "" not in d.labels:
+        return f"{column} + 0 = 0"
+    if (d.name in TEXT_NAMES or d.name in LABELLED) and d.charset is not None and d.charset not in FAITHFUL:
+        # Without all true question marks, a text is as long in its own character set as in Unicode.
+        sent = f"CHAR_LENGTH(REPLACE(CONVERT({column} USING utf8mb4), '?', ''))"
+        return f"{sent} < CHAR_LENGTH(REPLACE({column}, '?', ''))"
+    return None
+
+
+def _no_date(column: str, d: Declared) -> str:
+    if d.name == "timestamp":
+        return f"MONTH({column}) = 0"
+    # LAST_DAY only where it can matter: it is slow, and NULL for a zero month.
+    invalid = f"(DAY({column}) > 28 AND DAY({column}) > DAY(LAST_DAY({column})))"
+    return f"(DAY({column}) = 0 OR MONTH({column}) = 0 OR {invalid})"
+
+
+def refusal_of(column: Column, count: int) -> Refusal:
+    """Why the default form does not hold ``count`` values of the column."""
+    d = parse(column.native)
+    assert d is not None
+    if d.name in DATED:
+        reason = f"{d.name} values that are no dates (a zero year, month or day, or a day that its month has not)"
+        return Refusal(column.name, reason, count, ("null", "text", "skip"))
+    if d.name == "enum":
+        reason = "the enum's invalid value '' (number 0), which is none of its labels"
+        return Refusal(column.name, reason, count, ("null", "text", "skip"))
+    reason = f"texts with bytes that are no character of {d.charset}: the server sends '?' for them"
+    return Refusal(column.name, reason, count, ("null", "skip"))
+
+
+def census_query(columns: Sequence[Column], table: str) -> tuple[str, list[str]] | None:
+    """One aggregate query over ``table`` (quoted) and the columns that its counts are of; None where
+    no column's type can hold what it should not."""
+    conditions = [(c.name, unfit_condition(c.name, c.native, c.forms[0] if c.forms else c.type)) for c in columns]
+    tests = [(name, test) for name, test in conditions if test is not None]
+    if not tests:
+        return None
+    counts = ", ".join(f"COUNT(CASE WHEN {test} THEN 1 END)" for _, test in tests)
+    return f"SELECT {counts} FROM {table}", [name for name, _ in tests]
