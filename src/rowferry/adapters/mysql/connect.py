@@ -15,6 +15,7 @@ import os
 import random
 import socket
 import ssl
+import struct
 import threading
 import warnings
 import weakref
@@ -302,10 +303,10 @@ def _login(p: Parameters, local_infile: bool) -> Any:
         unix_socket=p.socket,
         charset="utf8mb4",
         conv=DECODERS,
-        client_flag=CLIENT.FOUND_ROWS,
+        # The driver's own answer to a server that asks for a file stays off: it opens whatever file is named.
+        client_flag=CLIENT.FOUND_ROWS | (CLIENT.LOCAL_FILES if local_infile else 0),
         init_command=p.init_command,
         autocommit=None,
-        local_infile=local_infile,
         program_name=p.program_name,
         defer_connect=True,
         auth_plugin_map={} if p.cleartext else {"mysql_clear_password": _Refused, "dialog": _Refused},
@@ -315,7 +316,7 @@ def _login(p: Parameters, local_infile: bool) -> Any:
     try:
         with _deadline(sock, p.timeout_s), warnings.catch_warnings(action="ignore"):
             connection.connect(sock)
-    except (RuntimeError, ValueError, UnicodeError, AssertionError, IndexError) as error:
+    except (RuntimeError, ValueError, AssertionError, IndexError, struct.error) as error:
         # Not a server of this protocol, or a way to log in that PyMySQL lacks a library for.
         raise OSError(f"the login failed: {error}") from None
     finally:

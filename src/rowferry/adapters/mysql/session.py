@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import re
 import select
+import struct
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -87,6 +88,9 @@ PINNED = {
     "innodb_lock_wait_timeout": str(ROW_LOCK_WAIT_TIMEOUT_S),
     "low_priority_updates": "0",
 }
+
+#: What PyMySQL raises: its own errors, the socket's, and what it runs into where a server breaks the protocol.
+_FAILURES = (err.Error, OSError, RuntimeError, AssertionError, IndexError, ValueError, struct.error)
 
 #: What a session needs to be told by the server, beside the variables of ``PINNED``.
 _ASKED = (
@@ -205,21 +209,25 @@ class MysqlSession:
         cursor = self.connection.cursor()
         try:
             cursor.execute(sql)
-        except (err.Error, OSError) as error:
+        except _FAILURES as error:
             raise self.error(error) from None
         return cursor
 
     def error(self, error: Exception) -> RowferryError:
         """A failure of the driver or of :mod:`wire`, as this session's error."""
-        if isinstance(error, OSError):
-            with contextlib.suppress(err.Error):
-                self.connection.close()
-            return self.role(f"the connection broke: {error}", code="2013/HY000", transient=True)
-        return failure.from_driver(error, self.role)
+        if isinstance(error, err.Error):
+            return failure.from_driver(error, self.role)
+        self.close()
+        return self.role(f"the connection broke: {error}", code="2013/HY000", transient=True)
 
     def query(self, sql: str) -> list[tuple[Any, ...]]:
         """Runs one statement as it stands and returns its rows. Raises the role's error, or DataError."""
         return list(self._driven(sql).fetchall())
+
+    def table(self, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
+        """The same, with the names of the columns."""
+        cursor = self._driven(sql)
+        return [str(column[0]) for column in cursor.description or ()], list(cursor.fetchall())
 
     def execute(self, sql: str, params: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Runs one statement with ``?`` placeholders and returns its rows."""
@@ -244,9 +252,8 @@ class MysqlSession:
         self._within = False
         try:
             self.connection.cursor().execute("COMMIT")
-        except (err.Error, OSError) as error:
-            code = failure.code_of(error)
-            if not isinstance(error, OSError) and not failure.is_loss(code) and not self.closed:
+        except _FAILURES as error:
+            if isinstance(error, err.Error) and not failure.is_loss(failure.code_of(error)) and not self.closed:
                 raise self.error(error) from None
             said = self.error(error)
             raise OutcomeUnknownError(
@@ -260,7 +267,7 @@ class MysqlSession:
             return
         try:
             self.connection.cursor().execute("ROLLBACK")
-        except (err.Error, OSError):
+        except _FAILURES:
             self.close()
 
     def cut(self) -> None:

@@ -1,0 +1,214 @@
+"""MySQL and MariaDB as a source: sessions of one snapshot, result rows off the socket, Arrow out."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+from rowferry.adapters.mysql import catalog, snapshot, types, wire
+from rowferry.adapters.mysql.chunks import Splitter, select_from
+from rowferry.adapters.mysql.connect import Connector, parameters
+from rowferry.adapters.mysql.failure import number_of
+from rowferry.adapters.mysql.quoting import literal
+from rowferry.adapters.mysql.session import MysqlSession
+from rowferry.adapters.protocol import Block, Reader, ReadRequest, SourceOptions
+from rowferry.errors import RowferryError, SnapshotLostError, SourceError
+from rowferry.model import Bound, Endpoint, Table, TableName
+
+#: Engines whose tables a consistent snapshot covers. Of any other (MyISAM, Aria, MEMORY, …) each
+#: statement sees what is there when it runs.
+VERSIONED_ENGINES = frozenset(("InnoDB", "ROCKSDB", "TokuDB"))
+#: Sessions beyond the readers': one that is lost cannot be replaced in the snapshot once something was committed.
+SPARE_SESSIONS = 1
+#: After a statement, the locks on definitions that it took go with it, and ALTER TABLE need not wait for the whole job.
+_SAVEPOINT = "rowferry"
+#: The table was altered or emptied since the snapshot, which the server finds when it is read.
+_DEFINITION_CHANGED = 1412
+
+
+class MysqlSource:
+    """The protocol's Source. ``_session`` is for catalogue queries, each of which sees the present."""
+
+    def __init__(self, endpoint: Endpoint, options: SourceOptions) -> None:
+        self._connector = Connector(parameters(endpoint), SourceError)
+        self._options = options
+        self._lock = threading.RLock()
+        self._session = self._connector.connect()
+        #: The database of names without a schema; '' where the URL names none.
+        self.database = self._connector.parameters.database or ""
+        self._snapshot: snapshot.Snapshot | None = None
+        self._idle: list[MysqlSession] = []
+        self._unversioned: dict[TableName, str] = {}
+        self._closed = False
+
+    def list_tables(self) -> list[TableName]:
+        with self._lock:
+            return catalog.list_tables(self._alive(), self.database or None)
+
+    def list_views(self) -> list[TableName]:
+        with self._lock:
+            return catalog.list_views(self._alive(), self.database or None)
+
+    def describe(self, name: TableName, *, census: bool = True) -> Table | None:
+        with self._lock:
+            try:
+                table = catalog.describe(self._alive(), name, census=census)
+                if table is not None and table.kind != "view":
+                    self._note_engine(name)
+                return table
+            except SourceError as error:
+                error.at(table=str(name))
+                raise
+
+    def _note_engine(self, name: TableName) -> None:
+        sql = "SELECT engine FROM information_schema.tables WHERE table_schema = {} AND table_name = {}"
+        found = self._session.query(sql.format(literal(name.schema or self.database), literal(name.name)))
+        engine = str(found[0][0]) if found and found[0][0] else ""
+        if engine and engine not in VERSIONED_ENGINES:
+            self._unversioned[name] = engine
+
+    def state_token(self) -> str | None:
+        return None
+
+    def open_snapshot(self, readers: int, adopt: str | None = None) -> str:
+        with self._lock:
+            for session in self._idle:
+                session.close()
+            self._idle = []
+            count = max(readers, 1) + SPARE_SESSIONS
+            self._snapshot = snapshot.open_snapshot(self._alive(), self._connector.connect, count)
+            self._idle = list(self._snapshot.sessions)
+            if adopt is not None and adopt != self._snapshot.id:
+                raise SnapshotLostError(
+                    "the database has gone on since the process that began the job took its snapshot, and MySQL's "
+                    "snapshots cannot be handed on",
+                    hint="let that process end the job alone",
+                )
+        return "none" if self._unversioned else self._snapshot.guarantee
+
+    def snapshot_id(self) -> str | None:
+        return self._snapshot.id if self._snapshot is not None else None
+
+    def snapshot_note(self) -> str | None:
+        notes = [self._snapshot.note] if self._snapshot is not None and self._snapshot.note else []
+        if self._unversioned:
+            named = ", ".join(f"{name} ({engine})" for name, engine in list(self._unversioned.items())[:10])
+            more = f" and {len(self._unversioned) - 10} more" if len(self._unversioned) > 10 else ""
+            notes.append(f"of tables without snapshots each chunk was read as it was just then: {named}{more}")
+        return "; ".join(notes) or None
+
+    def split(self, table: Table, where: str | None, chunk_bytes: int, chunk_rows_min: int) -> list[Bound]:
+        with self._lock:
+            try:
+                return Splitter(self._alive(), self.database).split(table, where, chunk_bytes, chunk_rows_min)
+            except SourceError as error:
+                error.at(table=str(table.name))
+                raise
+
+    def reader(self) -> Reader:
+        return MysqlReader(self)
+
+    def cut(self) -> None:
+        self._connector.cut()
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            for session in (self._session, *self._idle):
+                session.close()
+            self._idle.clear()
+
+    # -- for readers
+
+    def take_session(self) -> MysqlSession:
+        """A session in the snapshot: one that is idle, or a new one where nothing was committed since.
+
+        Raises SnapshotLostError where there is none and the readers share a state.
+        """
+        with self._lock:
+            while self._idle:
+                session = self._idle.pop()
+                if not session.closed and not session.readable():
+                    return session
+                session.close()
+        shared = self._snapshot
+        if shared is not None and shared.guarantee == "one":
+            session = snapshot.join_snapshot(shared, self._connector.connect)
+            if session is None:
+                raise SnapshotLostError(
+                    "the connection to the source was lost, and the snapshot with it",
+                    hint="run the same command again; it goes on under a new snapshot",
+                )
+            return session
+        session = self._connector.connect()
+        session.begin_snapshot()
+        return session
+
+    def leave_session(self, session: MysqlSession) -> None:
+        with self._lock:
+            if self._closed or session.closed or self._snapshot is None:
+                session.close()
+            else:
+                self._idle.append(session)
+
+    def fingerprint(self, name: TableName) -> str:
+        """The table's fingerprint at this moment, seen past every snapshot."""
+        with self._lock:
+            return catalog.fingerprint(self._alive(), name)
+
+    def _alive(self) -> MysqlSession:
+        """The catalogue session; a new one where the old one was cut off."""
+        if self._session.closed or self._session.readable():
+            self._session.close()
+            self._session = self._connector.connect()
+        return self._session
+
+
+class MysqlReader:
+    """The protocol's Reader: one session of the snapshot, from a chunk to the next."""
+
+    def __init__(self, source: MysqlSource) -> None:
+        self._source = source
+        self._session: MysqlSession | None = source.take_session()
+
+    def fingerprint(self, name: TableName) -> str:
+        return self._source.fingerprint(name)
+
+    def cut(self) -> None:
+        session = self._session
+        if session is not None:
+            session.cut()
+
+    def close(self) -> None:
+        if self._session is not None:
+            self._source.leave_session(self._session)
+            self._session = None
+
+    def _open(self) -> MysqlSession:
+        if self._session is None or self._session.closed:
+            self._session = self._source.take_session()
+        return self._session
+
+    def read(self, request: ReadRequest) -> Iterator[Block]:
+        table = request.table
+        fields = [form for _, form in request.columns]
+        names = [name for name, _ in request.columns]
+        # A row of nothing is still a row: it has to be counted.
+        selected = ", ".join(types.select_expression(table.column(n), f) for n, f in request.columns) or "NULL"
+        sql = f"SELECT {selected} {select_from(table, self._source.database, request.bound, request.where)}"
+        session = self._open()
+        try:
+            session.query(f"SAVEPOINT {_SAVEPOINT}")
+            for batch in wire.read_batches(session.connection, sql, fields, names, request.batch_bytes):
+                yield Block(batch)
+            session.query(f"ROLLBACK TO SAVEPOINT {_SAVEPOINT}")
+        except RowferryError as error:
+            error.at(table=str(table.name))
+            if number_of(error) == _DEFINITION_CHANGED:
+                raise SourceError(
+                    "the table was altered or emptied while it was read",
+                    table=str(table.name),
+                    code=error.code,
+                    hint="run the same command again",
+                ) from None
+            raise
