@@ -20,16 +20,24 @@ import re
 import secrets
 import socket
 import ssl
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import Any
 
+import pyarrow as pa
 from pymysql import err
 from pymysql.constants import CLIENT, COMMAND, CR, SERVER_STATUS
 
+from rowferry import limits
+from rowferry.adapters.buffers import assemble
+from rowferry.adapters.mysql import failure, header
+from rowferry.errors import DataError, SourceError
 from rowferry.limits import SOCKET_READ_BYTES
+from rowferry.types import Type
 
 #: Payload of one packet at the most; one of exactly this length is continued in the next.
 PACKET_BYTES_MAX = 0xFFFFFF
+#: What rows are received into: decoded while it is still in the processor's cache.
+SLAB_BYTES = 2 * SOCKET_READ_BYTES
 
 
 # ── taking the socket ────────────────────────────────────────────────────────────────────────────
@@ -250,6 +258,161 @@ def cut(connection: Any) -> None:
             socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
 
+# ── rows ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Rows(Iterator[pa.RecordBatch]):
+    """Batches of one SELECT; see :func:`read_batches`. Closing it before its end closes the connection."""
+
+    def __init__(
+        self,
+        connection: Any,
+        sql: str,
+        fields: Sequence[Type],
+        names: Sequence[str],
+        batch_bytes: int,
+        null_dates: Sequence[bool],
+    ) -> None:
+        self._connection = connection
+        self._fields = fields
+        self._names = names
+        self._decoder: Any = None
+        self._kernel_columns = header.kernel_columns(fields, null_dates)
+        self._schema = pa.schema([pa.field(n, t.arrow) for n, t in zip(names, fields, strict=True)])
+        self._batches = self._read(sql, batch_bytes)
+        #: Warnings that the server counted, once the last batch was given.
+        self.warnings = 0
+
+    def __next__(self) -> pa.RecordBatch:
+        return next(self._batches)
+
+    def close(self) -> None:
+        """Ends the reading; where rows are still to come, the connection is closed. Never raises."""
+        self._batches.close()
+
+    @property
+    def settled(self) -> list[int]:
+        """For each column how many zero, partial and impossible dates were read as NULL so far."""
+        return self._decoder.settled if self._decoder is not None else [0] * len(self._fields)
+
+    def _read(self, sql: str, batch_bytes: int) -> Generator[pa.RecordBatch, None, None]:
+        from rowferry._native.mysql_rows import DecodeError, FrameError
+
+        channel = None
+        complete = False
+        try:
+            channel = Channel(self._connection)
+            channel.command(sql)
+            self._begin(channel)
+            yield from self._stream(channel, batch_bytes)
+            complete = True
+        except err.Error as error:
+            # What the server refused as a whole packet leaves the connection in order.
+            complete = error.args[0] != CR.CR_SERVER_LOST
+            raise failure.from_driver(error, SourceError) from None
+        except DecodeError as error:
+            raise self._data_error(error) from None
+        except FrameError as error:
+            broken = err.OperationalError(CR.CR_MALFORMED_PACKET, f"the server's rows are broken: {error}")
+            raise failure.from_driver(broken, SourceError) from None
+        finally:
+            # Rows that were left unread would be the answer to the next statement.
+            if channel is not None and not complete:
+                channel.abandon()
+
+    def _begin(self, channel: Channel) -> None:
+        """Reads the result's header and holds it against what was asked for."""
+        from rowferry._native.mysql_rows import Decoder
+
+        first = channel.payload()
+        if first[0] in (0x00, 0xFB):
+            # 0xFB asks for a file of ours, which nobody gets.
+            channel.abandon()
+            raise SourceError("the server answered a SELECT with something that is no result")
+        try:
+            count, at = length_encoded(first, 0)
+        except IndexError:
+            raise channel.lost("the server sent a broken result header") from None
+        if count != len(self._fields) or at != len(first):
+            channel.abandon()
+            raise SourceError(f"the server gives {count} columns where {len(self._fields)} were asked for")
+        for name, wanted in zip(self._names, self._fields, strict=True):
+            try:
+                found = header.ColumnDefinition.parse(channel.payload())
+            except ValueError as error:
+                raise channel.lost(f"the server sent {error}") from None
+            reason = header.misfit(wanted, found)
+            if reason is not None:
+                channel.abandon()
+                raise SourceError(reason, column=name)
+        if not channel.deprecate_eof:
+            channel.ok(self._expected_end(channel))
+        self._decoder = Decoder(self._kernel_columns, SLAB_BYTES, channel.sequence)
+
+    @staticmethod
+    def _expected_end(channel: Channel) -> bytes:
+        payload = channel.payload()
+        if payload[0] != 0xFE:
+            raise channel.lost("the server sent no end of the column definitions")
+        return payload
+
+    def _stream(self, channel: Channel, batch_bytes: int) -> Iterator[pa.RecordBatch]:
+        decoder = self._decoder
+        while True:
+            taken = decoder.take(limits.BATCH_ROWS_MAX, batch_bytes)
+            if taken is not None:
+                yield assemble(self._schema, taken)
+            elif decoder.last is not None:
+                break
+            else:
+                view = decoder.buffer_view(limits.SOCKET_READ_BYTES)
+                count = channel.receive_into(view)
+                view.release()
+                decoder.received(count)
+        if decoder.last[0] == 0xFF:
+            raise channel.server_error(decoder.last, last=decoder.farewell)
+        ok = channel.ok(decoder.last)
+        self.warnings = ok.warnings
+        channel.give_back(ok)
+
+    def _data_error(self, error: Any) -> DataError:
+        value: bytes = error.value
+        shown = value.decode("ascii", "replace")
+        printable = shown.isprintable() and "\N{REPLACEMENT CHARACTER}" not in shown
+        return DataError(
+            f"{self._fields[error.column]}: {error.reason}",
+            column=self._names[error.column],
+            value=repr(shown) if printable and value else f"bytes {value.hex() or 'none'}",
+        )
+
+
+def read_batches(
+    connection: Any,
+    sql: str,
+    fields: Sequence[Type],
+    names: Sequence[str],
+    batch_bytes: int = limits.BATCH_BYTES,
+    *,
+    null_dates: Sequence[bool] = (),
+) -> Rows:
+    """Runs a SELECT on an idle PyMySQL connection; its rows as batches of about ``batch_bytes``, off the socket.
+
+    fields, names: type and name of each of the SELECT's k columns. Integers, decimals and DOUBLE come as the
+        server writes them, FLOAT has to be cast to DOUBLE, BIT as it is, SET as list<text>.
+    null_dates: for each column whether zero, partial and impossible dates are read as NULL (and counted in
+        ``Rows.settled``) instead of refused.
+
+    Nothing is sent before the first batch is asked for. At the end of the rows, and after an error that the
+    server reports, the connection can be used by the driver again; else it is closed, also where the iterator
+    is closed early. Memory does not depend on the number of rows: a batch, and the largest row.
+
+    Raises SourceError (transient where another try may succeed; what the server said with its code and
+    SQLSTATE), DataError for a value that its type cannot hold, naming column and value; ValueError for a type
+    that MySQL has no column for.
+    """
+    return Rows(connection, sql, fields, names, batch_bytes, null_dates)
+
+
 # ── LOAD DATA LOCAL ──────────────────────────────────────────────────────────────────────────────
 
 #: Bytes of the server's own name for a file in its request at the most: ours has 41.
@@ -326,4 +489,3 @@ def in_transaction(connection: Any) -> bool:
 def warning_count(connection: Any) -> int:
     """Warnings and notes that the last statement of the driver left."""
     return int(connection._result.warning_count) if connection._result is not None else 0
-
