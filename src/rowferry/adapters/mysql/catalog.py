@@ -13,7 +13,7 @@ from typing import Any
 
 from rowferry.adapters.mysql import census as census_sql
 from rowferry.adapters.mysql import defaults, tags
-from rowferry.adapters.mysql.declared import PREFIX, SPATIAL, TEXT_NAMES, Declared, canonical, forms_of, parse, rounds
+from rowferry.adapters.mysql.declared import PREFIX, SPATIAL, TEXT_NAMES, Declared, forms_of, parse, rounds
 from rowferry.adapters.mysql.quoting import qualified
 from rowferry.adapters.mysql.session import Flavour, MysqlSession
 from rowferry.model import Column, ForeignKey, Table, TableName, is_own
@@ -187,12 +187,12 @@ def declared(row: tuple[Any, ...], json: bool = False, srid: int | None = None) 
 def _column(flavour: Flavour, row: tuple[Any, ...], native: str, tag: tags.Tag | None, as_target: bool) -> Column:
     _, name, _, nullable, default, extra, _, collation, expression = row
     d = parse(native)
-    forms = _forms(d, native, flavour)
-    if tag is not None and tag.type is not None and tags.same_native(tag.native, native):
+    forms = (Type("opaque", native=PREFIX + native),) if d is None else forms_of(d, flavour.mariadb)
+    if tag is not None and tags.same_native(tag.native, native):
         forms = (tag.type, *(f for f in forms if f != tag.type))
-    kind = forms[0]
-    if as_target and d is not None and not (tag and tag.type):
-        kind = written_type(d, kind, native)
+        kind = tag.type
+    else:
+        kind = written_type(d, forms[0], native) if as_target and d is not None else forms[0]
     generated = _is_generated(str(extra), expression)
     plain = None if generated else defaults.plain(default, str(extra), d, flavour.mariadb)
     if as_target and plain is None and default not in (None, "NULL") and not generated:
@@ -208,16 +208,6 @@ def _column(flavour: Flavour, row: tuple[Any, ...], native: str, tag: tags.Tag |
         identity="auto" if "auto_increment" in str(extra).lower() else None,
         collation=_loose(d, collation),
     )
-
-
-def _forms(d: Declared | None, native: str, flavour: Flavour) -> tuple[Type, ...]:
-    if d is None:
-        return (Type("opaque", native=PREFIX + native),)
-    forms = forms_of(d)
-    if forms[0].kind == "json" and not flavour.mariadb:
-        # MySQL keeps a parsed document: keys are sorted, of duplicates the last stays, as in jsonb.
-        return (Type("jsonb"), *forms[1:])
-    return forms
 
 
 def written_type(d: Declared, kind: Type, native: str) -> Type:
@@ -293,6 +283,3 @@ def _with_census(session: MysqlSession, table: Table) -> Table:
             for c in table.columns
         ),
     )
-
-
-__all__ = ["canonical", "declared", "describe", "fingerprint", "list_tables", "list_views", "written_type"]

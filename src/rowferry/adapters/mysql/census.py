@@ -38,7 +38,8 @@ def unfit_condition(name: str, native: str, form: Type) -> str | None:
     if (d.name in TEXT_NAMES or d.name in LABELLED) and d.charset is not None and d.charset not in FAITHFUL:
         # Without all true question marks, a text is as long in its own character set as in Unicode.
         sent = f"CHAR_LENGTH(REPLACE(CONVERT({column} USING utf8mb4), '?', ''))"
-        return f"{sent} < CHAR_LENGTH(REPLACE({column}, '?', ''))"
+        # REPLACE is NULL for a text beyond max_allowed_packet, of which nothing can be told then.
+        return f"IFNULL({sent} < CHAR_LENGTH(REPLACE({column}, '?', '')), {column} IS NOT NULL)"
     return None
 
 

@@ -152,6 +152,12 @@ def canonical(d: Declared) -> Type:
     return Type("opaque", native=PREFIX + str(d))
 
 
+def read_type(d: Declared, mariadb: bool) -> Type:
+    """The canonical type on one of the two servers: MySQL's JSON is a parsed document, whose keys are sorted and of
+    whose equal keys the last stays, as of a jsonb; MariaDB's is its text."""
+    return Type("jsonb") if d.name == "json" and not mariadb else canonical(d)
+
+
 def _labelled(d: Declared) -> Type:
     if has_unknown_labels(d):
         return Type("text")
@@ -161,13 +167,13 @@ def _labelled(d: Declared) -> Type:
     return Type("text") if "" in d.labels else Type("list", element=Type("text"))
 
 
-def forms_of(d: Declared) -> tuple[Type, ...]:
+def forms_of(d: Declared, mariadb: bool = True) -> tuple[Type, ...]:
     """All forms in which a column can be read, best first. The last is text: the server's own, tagged with
     the declared type, where the server reads that back as the same value."""
-    best = canonical(d)
-    if best.kind in ("text", "char", "json", "jsonb", "opaque"):
+    best = read_type(d, mariadb)
+    if best.kind in ("text", "char", "json", "jsonb", "opaque", "binary"):
         return (best,)
-    if best.kind in ("binary", "bit", "float32", "float64", "uuid"):
+    if best.kind in ("bit", "float32", "float64", "uuid"):
         return (best, Type("text"))
     return (best, Type("opaque", native=PREFIX + str(d)))
 

@@ -8,11 +8,12 @@ Texts are made in utf8mb4 under a collation that compares every byte and pads no
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from rowferry.adapters.mysql import declared
-from rowferry.adapters.mysql.declared import DATED, PREFIX, Declared, canonical, parse
+from rowferry.adapters.mysql.declared import DATED, PREFIX, Declared, parse, read_type
+from rowferry.adapters.mysql.tags import Tag
 from rowferry.model import Column, Refusal
 from rowferry.types import FLOATS, Type
 
@@ -99,9 +100,7 @@ def _kept(column: Column, form: Type, server: Server, collations: frozenset[str]
     d = parse(native)
     if d is None or not _is_spelled_out(d) or not _has(server, d, collations):
         return None
-    own = canonical(d)
-    if own.kind == "json" and not server.mariadb:
-        own = Type("jsonb")
+    own = read_type(d, server.mariadb)
     if form.kind == "opaque":
         return (native, form) if form.native == PREFIX + native and own.kind not in ("binary", "bit", *FLOATS) else None
     if form != own or declared.rounds(d):
@@ -251,6 +250,22 @@ def checks(column: Column) -> tuple[str, ...]:
         # MariaDB stores −0.0 as 0.0 without a word.
         names += ["finite_number", "no_negative_zero"]
     return tuple(names)
+
+
+def tags_of(columns: Sequence[Column], natives: Mapping[str, str], server: Server) -> dict[str, Tag]:
+    """What the types of columns that are made (``natives``, as :func:`table_natives` gives them) do not tell
+    of what stands in them."""
+    tags = {}
+    for column in columns:
+        native = natives[column.name]
+        remembered = column.forms[0] if column.forms else column.type
+        d = parse(native)
+        told = None if d is None else read_type(d, server.mariadb)
+        if remembered.kind == "opaque" and (remembered.native or "").startswith(PREFIX):
+            continue  # it travelled as its own text: the column itself says what it is
+        if remembered != told and not (d is not None and d.name == "set"):
+            tags[column.name] = Tag(native, remembered)
+    return tags
 
 
 # ── what only the whole table tells ──────────────────────────────────────────────────────────────

@@ -1,8 +1,7 @@
 """``rowferry_columns``: what MySQL's own types do not tell of the columns that rowferry made.
 
-A timestamptz stands in a DATETIME, a uuid in a BINARY(16), an ``inet`` in a LONGTEXT: the canonical type, and
-the type as the source declared it, are kept here. A tag counts only while the column still has the type
-under which it was written.
+A timestamptz stands in a DATETIME, a bool in a TINYINT, PostgreSQL's ``inet`` in a LONGTEXT: the canonical type
+is kept here. A tag counts only while the column still has the type under which it was written.
 """
 
 from __future__ import annotations
@@ -26,8 +25,7 @@ CREATE TABLE IF NOT EXISTS {table} (
   table_name varchar(64) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
   column_name varchar(64) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
   native longtext CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
-  type longtext CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NULL,
-  source longtext CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NULL,
+  type longtext CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
   PRIMARY KEY (table_name, column_name)
 ) ENGINE=InnoDB CHARACTER SET utf8mb4 COLLATE utf8mb4_bin
 """
@@ -35,12 +33,10 @@ CREATE TABLE IF NOT EXISTS {table} (
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Tag:
-    """native: the column's MySQL type when it was made. type: the canonical type, where that says more.
-    source: the type as the source declared it, with its engine (``postgresql:inet``)."""
+    """native: the column's MySQL type when it was made. type: the canonical type of what stands in it."""
 
     native: str
-    type: Type | None = None
-    source: str | None = None
+    type: Type
 
 
 def _table(name: TableName) -> str:
@@ -56,14 +52,11 @@ def read(session: MysqlSession, name: TableName) -> dict[str, Tag]:
     """The tag of each column that has one. Raises LedgerError where they cannot be read."""
     if not _is_there(session, name):
         return {}
-    rows = session.execute(
-        f"SELECT column_name, native, type, source FROM {_table(name)} WHERE table_name = ?", (name.name,)
-    )
+    rows = session.execute(f"SELECT column_name, native, type FROM {_table(name)} WHERE table_name = ?", (name.name,))
     tags = {}
     try:
-        for column, native, text, source in rows:
-            kept = msgspec.json.decode(text, type=Type) if text else None
-            tags[str(column)] = Tag(str(native), kept, source)
+        for column, native, text in rows:
+            tags[str(column)] = Tag(str(native), msgspec.json.decode(text, type=Type))
     except msgspec.MsgspecError as error:
         raise LedgerError(f"{TAGS} cannot be read: {error}", table=str(name), hint=f"drop {TAGS}") from None
     return tags
@@ -77,10 +70,8 @@ def write(session: MysqlSession, name: TableName, tags: Mapping[str, Tag]) -> No
         session.query(_MADE.format(table=_table(name)))
     forget(session, name)
     for column, tag in tags.items():
-        kept = None if tag.type is None else msgspec.json.encode(dump(tag.type)).decode()
-        session.run(
-            f"INSERT INTO {_table(name)} VALUES (?, ?, ?, ?, ?)", (name.name, column, tag.native, kept, tag.source)
-        )
+        kept = msgspec.json.encode(dump(tag.type)).decode()
+        session.run(f"INSERT INTO {_table(name)} VALUES (?, ?, ?, ?)", (name.name, column, tag.native, kept))
 
 
 def forget(session: MysqlSession, name: TableName) -> None:

@@ -7,16 +7,16 @@ types that a target makes in :mod:`making`.
 from __future__ import annotations
 
 from rowferry.adapters.mysql.census import unfit_condition
-from rowferry.adapters.mysql.declared import BLOBS, LABELLED, SPATIAL, TEXT_FORMED, TEXT_NAMES, Declared, parse
-from rowferry.adapters.mysql.making import checks, plan_column, table_natives
+from rowferry.adapters.mysql.declared import LABELLED, TEXT_FORMED, TEXT_NAMES, Declared, parse
+from rowferry.adapters.mysql.making import checks, plan_column, table_natives, tags_of
 from rowferry.adapters.mysql.quoting import quote
 from rowferry.model import Column
 from rowferry.types import Type
 
-__all__ = ["checks", "plan_column", "select_expression", "table_natives", "unfit_expression", "write_expression"]
-
-#: Read as bytes: what the server would send for them as text depends on a character set.
-_BYTES = frozenset(("binary", "varbinary", "vector", *BLOBS, *SPATIAL))
+__all__ = [
+    "checks", "is_silent", "plan_column", "select_expression", "table_natives", "tags_of", "unfit_expression",
+    "write_expression",
+]  # fmt: skip
 
 
 def select_expression(column: Column, form: Type, policy: str | None = None) -> str:
@@ -62,13 +62,27 @@ def _plain(name: str, d: Declared, form: Type) -> str:
         return name
     if text and d.name == "bit":
         return f"LPAD(BIN({name}), {d.size or 1}, '0')"
-    if text and d.name in _BYTES and form.kind == "text":
-        return f"CONCAT(CHAR(92 USING utf8mb4), 'x', LOWER(HEX({name})))"
-    if d.name in SPATIAL:
-        return f"CAST({name} AS BINARY)"
-    if (text and d.name not in _BYTES) or d.name in TEXT_FORMED:
+    if text or d.name in TEXT_FORMED:
         return f"CAST({name} AS CHAR)"
     return name
+
+
+def carrier(column: Column, form: Type) -> Type:
+    """The type as which the decoder takes what :func:`select_expression` gives, where that is not the form
+    itself: what stands in a column of another type than its own."""
+    d = parse(column.native)
+    name = "" if d is None else d.name
+    if form.kind == "time":
+        return Type("duration", precision=form.precision, unit="us")
+    if form.kind == "uuid" and name == "binary":
+        return Type("binary", length=16, fixed=True)
+    if form.kind == "jsonb":
+        return Type("json")
+    if form.kind in ("bit", "varbit") and name != "bit":
+        return Type("text")
+    if form.kind == "interval" or (form.kind in ("list", "struct", "map") and name != "set"):
+        return Type("text")
+    return form
 
 
 def write_expression(native: str, value: str) -> str | None:
