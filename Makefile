@@ -18,6 +18,7 @@ demo: .venv/.built .venv/.flights
 
 test: .venv/.tests lint
 	@tools/prepare.sh postgres
+	@tools/prepare.sh mariadb
 	$(PYTHON) -m pytest -p tests.plugins.no_skips -rs -n 2 --dist worksteal $(PYTEST_ARGS)
 
 lint: .venv/.tests

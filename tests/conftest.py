@@ -1,4 +1,4 @@
-"""Fixtures that every test may use: a real PostgreSQL server, and fresh databases on it."""
+"""Fixtures that every test may use: real PostgreSQL and MariaDB servers, and fresh databases on them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+import mysql_servers
 import servers
 
 
@@ -42,3 +43,37 @@ def postgres_database(postgres_server: servers.Postgres) -> Iterator[Callable[[]
     yield make
     for name in made:
         postgres_server.drop(name)
+
+
+@pytest.fixture(scope="session")
+def mysql_server() -> Iterator[mysql_servers.Mariadb]:
+    """One MariaDB server for the whole run; where there is none to be had, as for ``postgres_server``."""
+    url = os.environ.get("ROWFERRY_TEST_MYSQL_URL")
+    if url:
+        yield mysql_servers.given(url)
+        return
+    if mysql_servers.find_program("mariadbd") is None:
+        reason = "no MariaDB server programs; tools/prepare.sh mariadb installs them"
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    server = mysql_servers.start()
+    try:
+        yield server
+    finally:
+        server.discard()
+
+
+@pytest.fixture
+def mysql_database(mysql_server: mysql_servers.Mariadb) -> Iterator[Callable[[], str]]:
+    """Makes new, empty databases and gives their URLs; they are dropped after the test."""
+    made: list[str] = []
+
+    def make() -> str:
+        url = mysql_server.database()
+        made.append(url.rpartition("/")[2])
+        return url
+
+    yield make
+    for name in made:
+        mysql_server.drop(name)

@@ -2,18 +2,18 @@
 # Brings a Debian or Ubuntu machine to where `make demo` and `make test` can work. Does only what is missing.
 #   tools/prepare.sh venv       a compiler, Python's headers, and .venv with Python 3.11 or newer
 #   tools/prepare.sh postgres   a PostgreSQL server's programs (no server is started)
+#   tools/prepare.sh mariadb    a MariaDB server's programs (no server is started)
 set -eu
 cd "$(dirname "$0")/.."
 
 say() { printf '%s\n' "$*" >&2; }
 
+as_root=""
+[ "$(id -u)" -eq 0 ] || as_root="sudo"
+
 install() {
     say "installing with apt-get: $*"
-    as_root=""
-    if [ "$(id -u)" -ne 0 ]; then
-        command -v sudo >/dev/null 2>&1 || { say "need root or sudo to install: $*"; exit 1; }
-        as_root="sudo"
-    fi
+    [ -z "$as_root" ] || command -v sudo >/dev/null 2>&1 || { say "need root or sudo to install: $*"; exit 1; }
     command -v apt-get >/dev/null 2>&1 || { say "no apt-get here; install these yourself: $*"; exit 1; }
     $as_root apt-get update -qq
     $as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
@@ -65,8 +65,25 @@ postgres() {
     install postgresql postgresql-contrib
 }
 
+mariadb() {
+    if PATH="$PATH:/usr/sbin:/usr/local/sbin" command -v mariadbd >/dev/null 2>&1; then
+        return 0
+    fi
+    # The package would start a server of its own: while it is unpacked, starting one is forbidden.
+    policy=/usr/sbin/policy-rc.d
+    if [ -e "$policy" ]; then
+        install mariadb-server
+        return
+    fi
+    trap '$as_root rm -f "$policy"' EXIT
+    printf '#!/bin/sh\nexit 101\n' | $as_root tee "$policy" >/dev/null
+    $as_root chmod 755 "$policy"
+    install mariadb-server
+}
+
 case "${1:-}" in
     venv) venv ;;
     postgres) postgres ;;
-    *) say "usage: tools/prepare.sh venv|postgres"; exit 2 ;;
+    mariadb) mariadb ;;
+    *) say "usage: tools/prepare.sh venv|postgres|mariadb"; exit 2 ;;
 esac

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
+from typing import Any
 
 from rowferry.model import TableName
 
@@ -34,9 +36,12 @@ def literal(value: str | bytes | bytearray | int | float | bool | None) -> str:
         return f"x'{value.hex()}'"
     if isinstance(value, bool):
         return "1" if value else "0"
-    if isinstance(value, (int, float)):
-        return repr(value)
-    raise TypeError(f"no literal of type {type(value).__name__}")
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, float) and math.isfinite(value):
+        text = repr(value)
+        return text if "e" in text else f"{text}e0"  # without an exponent it would be a decimal
+    raise TypeError(f"no literal for a {type(value).__name__}" + (f" {value}" if isinstance(value, float) else ""))
 
 
 def filled(sql: str, params: Iterable[str | bytes | bytearray | int | float | bool | None]) -> str:
@@ -45,6 +50,7 @@ def filled(sql: str, params: Iterable[str | bytes | bytearray | int | float | bo
     MySQL has no unnamed parameters in its text protocol, and a prepared statement costs two round trips more.
     """
     values = iter(params)
+    missing = object()
     out, quoted = [], ""
     skip = False
     for c in sql:
@@ -56,8 +62,11 @@ def filled(sql: str, params: Iterable[str | bytes | bytearray | int | float | bo
         elif c in "'\"`":
             quoted = c
         elif c == "?":
-            c = literal(next(values))
+            value: Any = next(values, missing)
+            if value is missing:
+                raise ValueError("fewer parameters than placeholders")
+            c = literal(value)
         out.append(c)
-    if next(values, out) is not out:
+    if next(values, missing) is not missing:
         raise ValueError("more parameters than placeholders")
     return "".join(out)

@@ -133,13 +133,13 @@ class MysqlSource:
                 session.close()
         shared = self._snapshot
         if shared is not None and shared.guarantee == "one":
-            session = snapshot.join_snapshot(shared, self._connector.connect)
-            if session is None:
+            joined = snapshot.join_snapshot(shared, self._connector.connect)
+            if joined is None:
                 raise SnapshotLostError(
                     "the connection to the source was lost, and the snapshot with it",
                     hint="run the same command again; it goes on under a new snapshot",
                 )
-            return session
+            return joined
         session = self._connector.connect()
         session.begin_snapshot()
         return session
