@@ -19,7 +19,7 @@ again on a new connection may help. A driver's exception never escapes, nor a pa
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import pyarrow as pa
@@ -260,6 +260,11 @@ class Target(Protocol):
 
     def missing_privileges(self, tables: Sequence[Table], creating: Sequence[TableName]) -> list[str]:
         """What this user may not do and would have to, in plain words; empty if all is right."""
+
+    def obstacles(self, table: Table, mode: str, together: Collection[TableName]) -> list[str]:
+        """Why the existing table of this name can be not emptied (mode ``truncate``) or not replaced by
+        ``table`` (mode ``replace``), in plain words; nothing if it can. together: the tables that the
+        job empties or replaces too, children (by foreign keys) before their parents."""
 
     def create_table(self, table: Table, name: TableName, source_engine: str) -> None:
         """Columns, NOT NULL, plain defaults, user types (if the source is of the same engine, or the

@@ -106,6 +106,11 @@ def plan_copy(source: Source, target: Target, request: Request) -> Findings:
         if plan is not None:
             findings.tables.append(plan)
     findings.tables = _with_waves(findings)
+    if request.mode in ("truncate", "replace"):
+        together = {new for _, new in named}
+        for standing in (p.target for p in findings.tables if p.exists):
+            obstacles = target.obstacles(standing, request.mode, together)
+            findings.blockers += [f"table {str(standing.name)!r} in the target: {o}" for o in obstacles]
     creating = [p.load_name or p.target.name for p in findings.tables if not p.exists or p.load_name]
     findings.missing_privileges += target.missing_privileges([p.target for p in findings.tables if p.exists], creating)
     return findings
@@ -197,6 +202,9 @@ def _plan_table(
         raw=_is_raw(columns, source, request),
     )
     if mode == "replace" and existing is not None:
+        # Those of the table that goes: children are swapped before their parents.
+        above = tuple(k for k in existing.foreign_keys if k.parent != name)
+        plan = dataclasses.replace(plan, target=dataclasses.replace(planned, foreign_keys=above))
         plan = dataclasses.replace(plan, load_name=TableName(name.schema, f"rowferry_new_{index}"))
     return plan
 
@@ -415,7 +423,7 @@ def _is_raw(columns: list[ColumnPlan], source: Table, request: Request) -> bool:
 
 def _with_waves(findings: Findings) -> list[TablePlan]:
     """Gives existing target tables the waves of their foreign keys; a cycle becomes a blocker that names it."""
-    standing = [p for p in findings.tables if p.exists and p.load_name is None]
+    standing = [p for p in findings.tables if p.exists]
     waves, stuck = waves_of(standing)
     if stuck:
         keys = sorted({k.name for p in stuck for k in _keys_within(p, {s.target.name for s in stuck})})

@@ -22,7 +22,9 @@ def steps_of(plan: Plan) -> list[StepRow]:
     """All steps of a plan in the order in which they run."""
     before: list[tuple[str, int]] = []
     after: list[tuple[str, int]] = []
-    for table in plan.tables:
+    # At the end rows are added to parents before their children, and a table that is replaced goes before those
+    # that its foreign keys point to.
+    for table in sorted(plan.tables, key=lambda t: -t.wave if plan.mode == "replace" else t.wave):
         i = table.index
         if not table.exists or (table.load_name and not table.staged):
             before.append(("create", i))

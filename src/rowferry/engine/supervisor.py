@@ -132,7 +132,7 @@ class Copy:
             named = [j for j in jobs if j.name == request.job]
             if named and self._command != "resume" and named[-1].key != key:
                 raise ConfigError(
-                    f"job {request.job!r} is another command: its ends, tables, mode, names, conditions or policies differ",
+                    f"job {request.job!r} is another command: its ends, tables, mode, names, where or policies differ",
                     hint="use its own options, or another --job name",
                 )
             return named[-1] if named else None

@@ -202,6 +202,17 @@ def _constraints(
     return primary, unique, tuple(foreign)
 
 
+def children(session: Session, name: TableName) -> list[tuple[TableName, tuple[str, ...]]]:
+    """Other tables whose foreign keys point to the table, each key with its columns."""
+    rows = session.execute(
+        "SELECT table_name, constraint_column_names FROM duckdb_constraints() WHERE database_name = current_database() "
+        "AND constraint_type = 'FOREIGN KEY' AND schema_name = ? AND lower(referenced_table) = lower(?) "
+        "AND table_name <> referenced_table ORDER BY ALL",
+        (schema_of(name), name.name),
+    )
+    return [(TableName(name.schema, str(child)), tuple(columns)) for child, columns in rows]
+
+
 def _triggers(session: Session, name: TableName) -> tuple[str, ...]:
     """DuckDB has triggers since 2.0; the versions before do not know the function."""
     known = session.execute("SELECT count(*) FROM duckdb_functions() WHERE function_name = 'duckdb_triggers'")

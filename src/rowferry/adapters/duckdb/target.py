@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 import pyarrow as pa
 
@@ -101,6 +101,22 @@ class DuckdbTarget:
         if not os.access(folder, os.W_OK | os.X_OK):
             missing.append(f"write the folder {folder!r} (DuckDB keeps its log there)")
         return missing
+
+    def obstacles(self, table: Table, mode: str, together: Collection[TableName]) -> list[str]:
+        out = []
+        for child, columns in catalog.children(self._control, table.name):
+            if child in together:
+                continue
+            if mode == "replace":
+                out.append(f"a foreign key of {str(child)!r} points to it, and DuckDB drops no such table")
+                continue
+            test = " AND ".join(f"{quote(c)} IS NOT NULL" for c in columns)
+            if self._control.execute(f"SELECT 1 FROM {qualified(child)} WHERE {test} LIMIT 1"):
+                out.append(
+                    f"rows of {str(child)!r} point to it by a foreign key; copy that table in the same job, or empty "
+                    "it first"
+                )
+        return out
 
     def create_table(self, table: Table, name: TableName, source_engine: str) -> None:
         columns = ", ".join(

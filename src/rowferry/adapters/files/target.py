@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -70,6 +70,10 @@ class FilesTarget:
     def checks(self, column: Column) -> tuple[str, ...]:
         # Other readers of the files would take our integers for −∞ and +∞ as times.
         return ("finite_time",)
+
+    def obstacles(self, table: Table, mode: str, together: Collection[TableName]) -> list[str]:
+        """Nothing hangs on a folder."""
+        return []
 
     def missing_privileges(self, tables: Sequence[Table], creating: Sequence[TableName]) -> list[str]:
         path = os.path.abspath(self._folder.path)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Collection
 from typing import Any, Protocol
 
 from rowferry.adapters.postgres import types
 from rowferry.adapters.postgres.catalog import LITERAL_DEFAULT, Catalog, from_table
 from rowferry.adapters.postgres.control import Control
+from rowferry.adapters.postgres.dependents import dependents, obstacles, referencing
 from rowferry.adapters.postgres.quoting import ident, idents, literal, qualified, schema_of
 from rowferry.errors import RefusedError, TargetError
 from rowferry.model import Column, Refusal, Table, TableName
@@ -211,20 +213,15 @@ class Definer:
         """Empties a table. One that foreign keys point to cannot be truncated, even by empty tables: its
         rows are deleted, if no row of another table could go or change with them."""
         table = self._table(name)
-        referencing = self._query(
-            "SELECT DISTINCT n.nspname, c.relname FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid "
-            "JOIN pg_namespace n ON n.oid = c.relnamespace WHERE k.contype = 'f' AND k.confrelid <> k.conrelid "
-            f"AND k.confrelid = {literal(qualified(name))}::regclass"
-        )
-        if not referencing:
+        children = referencing(self._query, name)
+        if not children:
             only = "ONLY " if table.kind == "table" else ""
             self._query(f"TRUNCATE {only}{qualified(name)}")
             return
-        for schema, child in referencing:
-            other = f"{ident(schema)}.{ident(child)}"
-            if self._query(f"SELECT EXISTS (SELECT FROM {other})")[0][0] is True:
+        for child, _, _ in children:
+            if self._query(f"SELECT EXISTS (SELECT FROM {qualified(child)})")[0][0] is True:
                 raise TargetError(
-                    f"rows of {other} point to it by a foreign key, so it cannot be emptied",
+                    f"rows of {qualified(child)} point to it by a foreign key, so it cannot be emptied",
                     table=str(name),
                     hint="copy that table in the same job with --mode truncate, or empty it first",
                 )
@@ -239,7 +236,13 @@ class Definer:
         if self._query(f"SELECT to_regclass({new}) IS NULL")[0][0] is True:
             raise TargetError("the loaded table is not there (any more)", table=str(loaded))
         if self._query(f"SELECT to_regclass({old}) IS NOT NULL")[0][0] is True:
-            self._refuse_dependents(name)
+            # The plan has asked already; what hangs on the table now came while the job ran.
+            if found := dependents(self._query, name):
+                raise TargetError(
+                    f"it cannot be replaced, since on it depend: {', '.join(found)}",
+                    table=str(name),
+                    hint="use --mode truncate",
+                )
             grants = self._grants(name)
             self._query(f"DROP TABLE {qualified(name)}")
         else:
@@ -248,22 +251,6 @@ class Definer:
         self._rename_made(loaded, name)
         for grant in grants:
             self._query(grant)
-
-    def _refuse_dependents(self, name: TableName) -> None:
-        found = self._query(
-            # A view hangs on its table by its rule: "rule _RETURN on view v" is view v.
-            "SELECT DISTINCT regexp_replace(pg_describe_object(d.classid, d.objid, 0), '^rule .?_RETURN.? on ', '') "
-            "FROM pg_depend d "
-            f"WHERE d.refclassid = 'pg_class'::regclass AND d.refobjid = {literal(qualified(name))}::regclass "
-            "AND d.deptype = 'n' AND d.classid IN ('pg_rewrite'::regclass, 'pg_constraint'::regclass, "
-            "'pg_proc'::regclass) AND NOT EXISTS (SELECT FROM pg_constraint k WHERE k.oid = d.objid "
-            "AND d.classid = 'pg_constraint'::regclass AND k.conrelid = d.refobjid) ORDER BY 1"
-        )
-        if found:
-            things = ", ".join(str(r[0]) for r in found)
-            raise TargetError(
-                f"it cannot be replaced, since on it depend: {things}", table=str(name), hint="use --mode truncate"
-            )
 
     def _grants(self, name: TableName) -> list[str]:
         """Statements that give the new table the old one's privileges."""
@@ -307,6 +294,9 @@ class Definer:
         )
         self.drop(staged)
         return rows
+
+    def obstacles(self, name: TableName, mode: str, together: Collection[TableName]) -> list[str]:
+        return obstacles(self._query, name, mode, together)
 
     # -- sequences and triggers
 

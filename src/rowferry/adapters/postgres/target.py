@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import pyarrow as pa
 
@@ -111,6 +111,10 @@ class PostgresTarget:
     def missing_privileges(self, tables: Sequence[Table], creating: Sequence[TableName]) -> list[str]:
         with self._lock:
             return self._fresh().missing_privileges(list(tables), list(creating), self._options.ledger_schema)
+
+    def obstacles(self, table: Table, mode: str, together: Collection[TableName]) -> list[str]:
+        with self._lock, _at(table.name):
+            return self._fresh().obstacles(table.name, mode, together)
 
     def create_table(self, table: Table, name: TableName, source_engine: str) -> None:
         with self._lock, _at(name):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import msgspec
@@ -307,6 +307,37 @@ def _foreign_keys(session: Session, shape: Shape) -> tuple[ForeignKey, ...]:
         ForeignKey(f"{shape.name}_fk{number}", tuple(columns), TableName(None, parent))
         for number, (parent, columns) in sorted(found.items())
     )
+
+
+def children_with_rows(session: Session, name: TableName, without: Collection[TableName]) -> list[str]:
+    """Tables with rows that refer to the table by a declared foreign key, enforced or not."""
+    left_out = {n.name.lower() for n in (name, *without)}
+    tables = [row[0] for row in session.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+    out = []
+    for table in sorted(t for t in tables if t.lower() not in left_out):
+        keys: dict[int, list[str]] = {}
+        for row in session.execute(f"PRAGMA main.foreign_key_list({quote(table)})"):
+            if row[2].lower() == name.name.lower():
+                keys.setdefault(row[0], []).append(row[3])
+        for columns in keys.values():
+            test = " AND ".join(f"{quote(c)} IS NOT NULL" for c in columns)
+            if session.execute(f"SELECT 1 FROM main.{quote(table)} WHERE {test} LIMIT 1"):
+                out.append(table)
+                break
+    return out
+
+
+def made_indexes(session: Session, name: TableName) -> list[tuple[str, set[str]]]:
+    """The table's CREATE INDEXes, each with the columns that it names itself (not those within expressions)."""
+    rows = session.execute(
+        "SELECT name FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL AND tbl_name = ? COLLATE NOCASE "
+        "ORDER BY name",
+        (name.name,),
+    )
+    return [
+        (index, {row[2] for row in session.execute(f"PRAGMA main.index_info({quote(index)})") if row[2] is not None})
+        for (index,) in rows
+    ]
 
 
 # ── rowferry_columns ─────────────────────────────────────────────────────────────────────────────

@@ -11,7 +11,7 @@ import contextlib
 import itertools
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -187,6 +187,23 @@ class SqliteTarget:
         if not os.access(folder, os.W_OK | os.X_OK):
             missing.append(f"write the folder {folder!r} (SQLite keeps its journal there)")
         return missing
+
+    def obstacles(self, table: Table, mode: str, together: Collection[TableName]) -> list[str]:
+        """SQLite would let children be orphaned here (foreign_keys is off while rows arrive): we do not."""
+        found: list[str] = self._session.call(lambda s: catalog.children_with_rows(s, table.name, together))
+        out = [
+            f"rows of {child!r} point to it by a foreign key; copy that table in the same job, empty it first, or "
+            "choose --mode upsert"
+            for child in found
+        ]
+        if mode == "replace":
+            kept = {c.name.lower() for c in table.columns}
+            indexes: list[tuple[str, set[str]]] = self._session.call(lambda s: catalog.made_indexes(s, table.name))
+            for index, columns in indexes:
+                gone = sorted(c for c in columns if c.lower() not in kept)
+                if gone:
+                    out.append(f"its index {index!r} is of {', '.join(gone)}, which the new table has not")
+        return out
 
     def create_table(self, table: Table, name: TableName, source_engine: str) -> None:
         columns = [_column_sql(table, column) for column in table.columns]
