@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import fnmatch
 import threading
-from collections.abc import Iterator
 
-from rowferry.adapters.mysql import catalog, snapshot, types, wire
-from rowferry.adapters.mysql.chunks import Splitter, select_from
+from rowferry.adapters.mysql import catalog, snapshot
+from rowferry.adapters.mysql.chunks import Splitter
 from rowferry.adapters.mysql.connect import Connector, parameters
-from rowferry.adapters.mysql.failure import number_of
 from rowferry.adapters.mysql.quoting import literal
+from rowferry.adapters.mysql.reader import MysqlReader
 from rowferry.adapters.mysql.session import MysqlSession
-from rowferry.adapters.protocol import Block, Reader, ReadRequest, SourceOptions
+from rowferry.adapters.protocol import Reader, SourceOptions
 from rowferry.errors import RowferryError, SnapshotLostError, SourceError
 from rowferry.model import Bound, Endpoint, Table, TableName
 
@@ -20,10 +21,6 @@ from rowferry.model import Bound, Endpoint, Table, TableName
 VERSIONED_ENGINES = frozenset(("InnoDB", "ROCKSDB", "TokuDB"))
 #: Sessions beyond the readers': one that is lost cannot be replaced in the snapshot once something was committed.
 SPARE_SESSIONS = 1
-#: After a statement, the locks on definitions that it took go with it, and ALTER TABLE need not wait for the whole job.
-_SAVEPOINT = "rowferry"
-#: The table was altered or emptied since the snapshot, which the server finds when it is read.
-_DEFINITION_CHANGED = 1412
 
 
 class MysqlSource:
@@ -39,6 +36,7 @@ class MysqlSource:
         self._snapshot: snapshot.Snapshot | None = None
         self._idle: list[MysqlSession] = []
         self._unversioned: dict[TableName, str] = {}
+        self._settled: dict[tuple[str, str], int] = {}
         self._closed = False
 
     def list_tables(self) -> list[TableName]:
@@ -95,6 +93,9 @@ class MysqlSource:
             named = ", ".join(f"{name} ({engine})" for name, engine in list(self._unversioned.items())[:10])
             more = f" and {len(self._unversioned) - 10} more" if len(self._unversioned) > 10 else ""
             notes.append(f"of tables without snapshots each chunk was read as it was just then: {named}{more}")
+        with self._lock:
+            settled = sorted(self._settled.items())
+        notes += [f"{count:,} values of {t}.{c} that did not fit were read as NULL" for (t, c), count in settled]
         return "; ".join(notes) or None
 
     def split(self, table: Table, where: str | None, chunk_bytes: int, chunk_rows_min: int) -> list[Bound]:
@@ -156,59 +157,27 @@ class MysqlSource:
         with self._lock:
             return catalog.fingerprint(self._alive(), name)
 
+    def policy(self, table: str, column: str) -> str | None:
+        """The user's policy for a column: the last pattern that fits."""
+        found = None
+        for pattern, policy in self._options.policies.items():
+            if pattern in (f"{table}.{column}", column) or fnmatch.fnmatchcase(f"{table}.{column}", pattern):
+                found = policy
+        return found
+
+    def settle(self, table: str, column: str, count: int) -> None:
+        """Counts values that the policy null made NULL."""
+        with self._lock:
+            self._settled[table, column] = self._settled.get((table, column), 0) + count
+
+    def kill_query(self, session: MysqlSession) -> None:
+        """Ends the statement that another session of this source is in; the session stays. Never raises."""
+        with self._lock, contextlib.suppress(RowferryError):
+            self._alive().query(f"KILL QUERY {session.id}")
+
     def _alive(self) -> MysqlSession:
         """The catalogue session; a new one where the old one was cut off."""
         if self._session.closed or self._session.readable():
             self._session.close()
             self._session = self._connector.connect()
         return self._session
-
-
-class MysqlReader:
-    """The protocol's Reader: one session of the snapshot, from a chunk to the next."""
-
-    def __init__(self, source: MysqlSource) -> None:
-        self._source = source
-        self._session: MysqlSession | None = source.take_session()
-
-    def fingerprint(self, name: TableName) -> str:
-        return self._source.fingerprint(name)
-
-    def cut(self) -> None:
-        session = self._session
-        if session is not None:
-            session.cut()
-
-    def close(self) -> None:
-        if self._session is not None:
-            self._source.leave_session(self._session)
-            self._session = None
-
-    def _open(self) -> MysqlSession:
-        if self._session is None or self._session.closed:
-            self._session = self._source.take_session()
-        return self._session
-
-    def read(self, request: ReadRequest) -> Iterator[Block]:
-        table = request.table
-        fields = [form for _, form in request.columns]
-        names = [name for name, _ in request.columns]
-        # A row of nothing is still a row: it has to be counted.
-        selected = ", ".join(types.select_expression(table.column(n), f) for n, f in request.columns) or "NULL"
-        sql = f"SELECT {selected} {select_from(table, self._source.database, request.bound, request.where)}"
-        session = self._open()
-        try:
-            session.query(f"SAVEPOINT {_SAVEPOINT}")
-            for batch in wire.read_batches(session.connection, sql, fields, names, request.batch_bytes):
-                yield Block(batch)
-            session.query(f"ROLLBACK TO SAVEPOINT {_SAVEPOINT}")
-        except RowferryError as error:
-            error.at(table=str(table.name))
-            if number_of(error) == _DEFINITION_CHANGED:
-                raise SourceError(
-                    "the table was altered or emptied while it was read",
-                    table=str(table.name),
-                    code=error.code,
-                    hint="run the same command again",
-                ) from None
-            raise

@@ -1,0 +1,195 @@
+"""One reader of the source: a chunk's SELECT, and what its columns need before and after the decoder."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from rowferry import compute as pc
+from rowferry.adapters.mysql import types, wire
+from rowferry.adapters.mysql.chunks import select_from
+from rowferry.adapters.mysql.declared import DATED, parse
+from rowferry.adapters.mysql.failure import number_of
+from rowferry.adapters.protocol import Block, ReadRequest
+from rowferry.errors import DataError, RowferryError, SourceError
+from rowferry.model import Column, TableName
+from rowferry.types import Type
+
+if TYPE_CHECKING:
+    from rowferry.adapters.mysql.session import MysqlSession
+    from rowferry.adapters.mysql.source import MysqlSource
+
+#: After a statement, the locks on definitions that it took go with it, and ALTER TABLE need not wait for the whole job.
+SAVEPOINT = "rowferry"
+#: How long the rest of an answer that nobody wants may take to end, once its statement was killed (seconds).
+ABANDON_PATIENCE_S = 2.0
+#: The table was altered or emptied since the snapshot, which the server finds when it is read.
+_DEFINITION_CHANGED = 1412
+_DAY_US = 86_400_000_000
+
+
+class MysqlReader:
+    """The protocol's Reader: one session of the snapshot, from a chunk to the next."""
+
+    def __init__(self, source: MysqlSource) -> None:
+        self._source = source
+        self._session: MysqlSession | None = source.take_session()
+
+    def fingerprint(self, name: TableName) -> str:
+        return self._source.fingerprint(name)
+
+    def cut(self) -> None:
+        session = self._session
+        if session is not None:
+            session.cut()
+
+    def close(self) -> None:
+        if self._session is not None:
+            self._source.leave_session(self._session)
+            self._session = None
+
+    def _open(self) -> MysqlSession:
+        if self._session is None or self._session.closed:
+            self._session = self._source.take_session()
+        return self._session
+
+    def read(self, request: ReadRequest) -> Iterator[Block]:
+        table = str(request.table.name)
+        columns = _Columns(request, self._source)
+        sql = f"SELECT {columns.sql} {select_from(request.table, self._source.database, request.bound, request.where)}"
+        session = self._open()
+        rows: wire.Rows | None = None
+        try:
+            session.query(f"SAVEPOINT {SAVEPOINT}")
+            rows = wire.read_batches(
+                session.connection, sql, columns.carriers, columns.names, request.batch_bytes,
+                null_dates=columns.null_dates,
+            )  # fmt: skip
+            for batch in rows:
+                yield Block(columns.finished(batch))
+            columns.settle(rows.settled)
+        except RowferryError as error:
+            error.at(table=table)
+            if number_of(error) == _DEFINITION_CHANGED:
+                raise SourceError(
+                    "the table was altered or emptied while it was read",
+                    table=table,
+                    code=error.code,
+                    hint="run the same command again",
+                ) from None
+            raise
+        finally:
+            if rows is not None:
+                self._end(session, rows)
+
+    def _end(self, session: MysqlSession, rows: wire.Rows) -> None:
+        """Leaves the session between two statements (closed where that cannot be). Never raises.
+
+        A session that is closed has lost its snapshot, so rows that nobody wants any more are not answered
+        by hanging up: their statement is killed, and what was under way is read to its end.
+        """
+        try:
+            if next(rows, None) is not None:
+                self._source.kill_query(session)
+                until = time.monotonic() + ABANDON_PATIENCE_S
+                while time.monotonic() < until and next(rows, None) is not None:
+                    pass
+        except RowferryError:
+            # The statement's end by KILL; any other failure has closed the session.
+            with contextlib.suppress(RowferryError):
+                session.query("DO 0")  # a KILL that came too late ends this one instead
+        rows.close()
+        with contextlib.suppress(RowferryError):
+            if not session.closed:
+                session.query(f"ROLLBACK TO SAVEPOINT {SAVEPOINT}")
+
+
+class _Columns:
+    """The columns of one SELECT: what is asked of the server, what the decoder takes, what the caller gets.
+
+    Behind the wanted columns come those that say whether a value beside them is what it seems
+    (``types.unfit_expression``), where only the server knows.
+    """
+
+    def __init__(self, request: ReadRequest, source: MysqlSource) -> None:
+        self._table = str(request.table.name)
+        self._source = source
+        self._wanted = [(request.table.column(name), form) for name, form in request.columns]
+        self._schema = pa.schema([pa.field(name, form.arrow) for name, form in request.columns])
+        self.names = [name for name, _ in request.columns]
+        self.carriers = [types.carrier(column, form) for column, form in self._wanted]
+        self.null_dates: list[bool] = []
+        #: Position of a wanted column → position of the one that tells of it, and whether the policy is null.
+        self._told: dict[int, tuple[int, bool]] = {}
+        self._nulled = [0] * len(self._wanted)
+        expressions = [self._expression(i, column, form) for i, (column, form) in enumerate(self._wanted)]
+        for i, (column, form) in enumerate(self._wanted):
+            if i in self._told:
+                self._told[i] = (len(expressions), self._told[i][1])
+                expressions.append(types.unfit_expression(column, form) or "0")
+                self.names.append(f"unfit {column.name}")
+                self.carriers.append(Type("int32"))
+                self.null_dates.append(False)
+        # A row of nothing is still a row, which has to be counted.
+        if not expressions:
+            self.names, self.carriers, self.null_dates = [""], [Type("int32")], [False]
+        self.sql = ", ".join(expressions) or "1"
+
+    def _expression(self, i: int, column: Column, form: Type) -> str:
+        declared = parse(column.native)
+        null = self._source.policy(self._table, column.name) == "null"
+        dated = declared is not None and declared.name in DATED and form.kind in ("date", "timestamp", "timestamptz")
+        self.null_dates.append(null and dated)
+        if dated:
+            return types.select_expression(column, form)
+        if types.unfit_expression(column, form) is not None and (null or types.is_silent(column, form)):
+            self._told[i] = (-1, null)
+        return types.select_expression(column, form, "null" if null else None)
+
+    def finished(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """A batch of the wanted columns in their forms. Raises DataError for a value that is not what it seems."""
+        if not self._wanted:
+            return pa.RecordBatch.from_struct_array(pa.StructArray.from_buffers(pa.struct([]), batch.num_rows, [None]))
+        for i, (at, null) in self._told.items():
+            count = pc.sum(batch.column(at)).as_py() or 0
+            if count and not null:
+                column, form = self._wanted[i]
+                raise DataError(
+                    f"{count} values of this batch are not what the server sends for them: they are no {form}",
+                    table=self._table,
+                    column=column.name,
+                    hint="give the column the policy null or text",
+                )
+            self._nulled[i] += count
+        arrays = [self._formed(i, batch.column(i)) for i in range(len(self._wanted))]
+        return pa.RecordBatch.from_arrays(arrays, schema=self._schema)
+
+    def _formed(self, i: int, array: pa.Array) -> pa.Array:
+        """An array of the decoder's as the form has it."""
+        column, form = self._wanted[i]
+        if self.carriers[i].arrow.equals(form.arrow):
+            return array
+        if form.kind == "time":
+            extremes = pc.min_max(array.view(pa.int64())).as_py()
+            if extremes["min"] is not None and not (extremes["min"] >= 0 and extremes["max"] <= _DAY_US):
+                raise DataError("a TIME that is no time of a day", table=self._table, column=column.name)
+            return array.view(pa.int64()).view(form.arrow)
+        from rowferry.adapters.mysql import nested
+
+        try:
+            if form.kind == "interval":
+                return nested.intervals_from_text(array)
+            return nested.from_json(array, form)
+        except RowferryError as error:
+            raise error.at(table=self._table, column=column.name) from None
+
+    def settle(self, settled: list[int]) -> None:
+        """Counts what policies made NULL, once all rows of the chunk were read."""
+        for i, (column, _) in enumerate(self._wanted):
+            count = settled[i] + self._nulled[i]
+            if count:
+                self._source.settle(self._table, column.name, count)
