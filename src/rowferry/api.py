@@ -151,6 +151,6 @@ def resume(
 
 
 def jobs(target: str, *, ledger_schema: str = "rowferry") -> list[JobSummary]:
-    """The jobs in a target's ledger, oldest first."""
+    """The jobs in a target's ledger, oldest first. One that cannot be read says so in its ``problem``."""
     parsed = endpoint.parse(target)
     return engine_jobs.list_jobs(Request(parsed, parsed, ledger_schema=ledger_schema))

@@ -24,7 +24,7 @@ from typing import Any, NoReturn
 import click
 
 from rowferry import __version__, redaction
-from rowferry.errors import ConfigError, DifferenceError, RowferryError, StoppedError
+from rowferry.errors import ConfigError, DifferenceError, LedgerError, RowferryError, StoppedError
 
 MODES = ("create", "append", "truncate", "replace", "upsert")
 EXIT_BUG = 6
@@ -242,8 +242,12 @@ def jobs(redact: redaction.Redactor, /, target: str, **options: Any) -> int:
     """Lists the jobs of TARGET's ledger."""
     from rowferry import api, printout
 
-    _print(redact, printout.job_lines(api.jobs(target, **_arguments(options))))
-    return 0
+    found = api.jobs(target, **_arguments(options))
+    _print(redact, printout.job_lines(found))
+    unreadable = sum(1 for job in found if job.problem)
+    if not unreadable:
+        return 0
+    return _say(redact, f"{unreadable} of {len(found)} jobs of this ledger cannot be read", LedgerError.exit_code)
 
 
 # --- running ---------------------------------------------------------------------------------

@@ -134,6 +134,8 @@ class Table:
     #: User triggers and rules that would fire on a write, by name.
     triggers: tuple[str, ...] = ()
     user_types: tuple[UserType, ...] = ()
+    #: As a target: a crash of its server empties it (UNLOGGED, MEMORY), whatever had been committed.
+    volatile: bool = False
 
     def column(self, name: str) -> Column:
         for column in self.columns:

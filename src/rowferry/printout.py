@@ -169,9 +169,9 @@ def job_lines(jobs: Sequence[JobSummary]) -> list[str]:
             f"{j.state}{' (at work)' if j.alive and j.state != 'finished' else ''}",
             j.created,
             j.mode,
-            f"{count(j.chunks_done)}/{count(j.chunks)}",
-            count(j.rows_committed),
-            f"{printable(j.source)} → {printable(j.target)}",
+            f"{count(j.chunks_done)}/{count(j.chunks)}" if not j.problem else "?",
+            count(j.rows_committed) if not j.problem else "?",
+            f"UNREADABLE: {printable(j.problem)}" if j.problem else f"{printable(j.source)} → {printable(j.target)}",
         )
         for j in jobs
     ]

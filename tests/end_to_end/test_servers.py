@@ -175,6 +175,27 @@ def test_target_crash_in_a_step_goes_on(ends: Ends, kind: str) -> None:
     ends.check()
 
 
+@pytest.mark.parametrize("mode", ["create", "append"])
+def test_target_that_is_not_logged_is_warned_of_and_its_loss_is_found(ends: Ends, mode: str) -> None:
+    execute(ends.target_url, "create unlogged table big (id bigint primary key, t text, n numeric)")
+    if mode == "append":
+        execute(ends.target_url, "insert into big values (-1, 'mine', 0)")
+    options: dict[str, Any] = {"tables": ["big"], "mode": mode}
+    plan = rowferry.plan(ends.source_url, ends.target_url, **options)
+    assert plan.exit_code == 0
+    assert any("'big' in the target is not logged" in note for note in plan.notes)
+    # Unasked, the target is read again. The crash empties the table, and the ledger says that six chunks are done.
+    with pytest.raises(DifferenceError, match="rows missing") as caught:
+        ends.copy(**options, on_event=At(ChunkFinished, 6, lambda: crash(ends.target_server)))
+    (table,) = caught.value.report.tables
+    assert table.missing
+    assert table.rows_committed == ROWS
+    execute(ends.target_url, "truncate big")
+    report = ends.copy(tables=["big"], mode="append")
+    assert (report.equal, report.tables[0].equal) == (True, True)
+    assert any("is read again at the end" in note for note in report.notes)
+
+
 @pytest.mark.parametrize("side", ["source", "target"])
 def test_crash_in_verify_goes_on(ends: Ends, side: str) -> None:
     server = ends.source_server if side == "source" else ends.target_server
@@ -582,8 +603,14 @@ def test_job_of_another_version_is_a_ledger_error(ends: Ends, plan: str) -> None
         ends.copy()
     with pytest.raises(LedgerError, match="cannot be read"):
         rowferry.resume(ends.target_url, source=ends.source_url)
-    with pytest.raises(LedgerError, match="cannot be read"):
-        rowferry.jobs(ends.target_url)
+    # The other jobs of the ledger are none the worse for it.
+    ends.copy(tables=["big:other"], verify=True)
+    broken, other = rowferry.jobs(ends.target_url)
+    assert "cannot be read" in (broken.problem or "")
+    assert (other.problem, other.state, other.rows_committed) == (None, "finished", ROWS)
+    shown = ferry.run("jobs", ends.target_url, expect=4)
+    assert "UNREADABLE: the plan of job" in shown.output
+    assert "1 of 2 jobs of this ledger cannot be read" in shown.output
 
 
 # --- resume

@@ -112,7 +112,10 @@ def chunk_from_row(row: Sequence[Any]) -> ChunkRow:
 
 
 def job_from_row(row: Sequence[Any]) -> JobRow:
-    """A JobRow from (id, name, key, state, created, plan, token, report). Raises LedgerError where it is not one."""
+    """A JobRow from (id, name, key, state, created, plan, token, report). Raises LedgerError where it is not one.
+
+    A plan or report that is no JSON is an empty one: it is that job's own trouble, and not that of the others.
+    """
     try:
         return JobRow(
             id=row[0],
@@ -120,12 +123,20 @@ def job_from_row(row: Sequence[Any]) -> JobRow:
             key=row[2],
             state=row[3],
             created=row[4],
-            plan=msgspec.json.decode(row[5], type=dict[str, Any]),
+            plan=_decoded(row[5]) or {},
             token=row[6],
-            report=msgspec.json.decode(row[7], type=dict[str, Any]) if row[7] else None,
+            report=_decoded(row[7]) if row[7] else None,
         )
     except (msgspec.MsgspecError, TypeError, ValueError) as error:
         raise LedgerError(f"the ledger holds a job that cannot be read, {row[1]!r}: {error}") from None
+
+
+def _decoded(text: str) -> dict[str, Any] | None:
+    try:
+        found: dict[str, Any] = msgspec.json.decode(text, type=dict[str, Any])
+    except msgspec.MsgspecError:
+        return None
+    return found
 
 
 def claim(session: SqlSession, names: LedgerNames, job: str) -> ChunkRow | None:

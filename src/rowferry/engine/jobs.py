@@ -11,7 +11,7 @@ from rowferry.engine import opening
 from rowferry.engine.report import JobSummary
 from rowferry.engine.request import Request
 from rowferry.errors import ConfigError, LedgerError
-from rowferry.model import JobRow, Plan
+from rowferry.model import ChunkRow, JobRow, Plan
 from rowferry.types import load
 
 #: The version of the plans that this version writes and reads, and what the command's options are in them.
@@ -24,6 +24,8 @@ OPTIONS = frozenset(
 def plan_of(job: JobRow) -> Plan:
     """The job's plan. Raises LedgerError where it is none: another version of rowferry wrote it."""
     try:
+        if not job.plan:
+            raise ValueError("it is empty, or no JSON")
         plan: Plan = load(job.plan, Plan)
         if plan.version != PLAN_VERSION:
             raise ValueError(f"its version is {plan.version}, not {PLAN_VERSION}")
@@ -38,31 +40,42 @@ def plan_of(job: JobRow) -> Plan:
 
 
 def list_jobs(request: Request) -> list[JobSummary]:
-    """All jobs of the target's ledger, oldest first; none where there is no ledger."""
+    """All jobs of the target's ledger, oldest first; none where there is no ledger.
+
+    A job that cannot be read says so in its ``problem``, and hides none of the others.
+    """
     with opening.target_of(request, read_only=True) as target:
         if not target.ledger.open(create=False):
             return []
         out = []
         for job in target.ledger.jobs():
-            plan = plan_of(job)
-            chunks = target.ledger.chunks(job.id)
-            done = [c for c in chunks if c.state == "done"]
-            out.append(
-                JobSummary(
-                    id=job.id,
-                    name=job.name,
-                    state=job.state,
-                    created=job.created,
-                    source=plan.source,
-                    target=plan.target,
-                    mode=plan.mode,
-                    tables=len(plan.tables),
-                    chunks=len(chunks),
-                    chunks_done=len(done),
-                    rows_committed=sum(c.rows_committed for c in done),
+            try:
+                out.append(_summary(job, plan_of(job), target.ledger.chunks(job.id)))
+            except LedgerError as error:
+                if error.transient:
+                    raise
+                source, target_url, mode = (str(job.plan.get(name, "?")) for name in ("source", "target", "mode"))
+                out.append(
+                    JobSummary(job.id, job.name, job.state, job.created, source, target_url, mode, problem=str(error))
                 )
-            )
         return out
+
+
+def _summary(job: JobRow, plan: Plan, chunks: list[ChunkRow]) -> JobSummary:
+    done = [c for c in chunks if c.state == "done"]
+    return JobSummary(
+        id=job.id,
+        name=job.name,
+        state=job.state,
+        created=job.created,
+        source=plan.source,
+        target=plan.target,
+        mode=plan.mode,
+        tables=len(plan.tables),
+        chunks=len(chunks),
+        chunks_done=len(done),
+        rows_committed=sum(c.rows_committed for c in done),
+    )
 
 
 def request_of(asked: Request, source_url: str | None) -> Request:

@@ -106,6 +106,12 @@ def plan_copy(source: Source, target: Target, request: Request) -> Findings:
         if plan is not None:
             findings.tables.append(plan)
     findings.tables = _with_waves(findings)
+    for table in (p.target for p in findings.tables if p.target.volatile):
+        looks = "is read again at the end" if not request.no_verify else "is not read again, as asked for"
+        findings.notes.append(
+            f"table {str(table.name)!r} in the target is not logged: a crash of its server empties it, also of chunks "
+            f"that are done; it {looks}"
+        )
     if request.mode in ("truncate", "replace"):
         together = {new for _, new in named}
         for standing in (p.target for p in findings.tables if p.exists):

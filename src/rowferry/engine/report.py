@@ -251,6 +251,8 @@ class JobSummary:
     chunks_done: int = 0
     rows_committed: int = 0
     alive: bool | None = None
+    #: Why the job could not be read (another version of rowferry wrote it, its row was damaged).
+    problem: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         data: dict[str, Any] = _plain(self)

@@ -36,7 +36,7 @@ def steps_of(plan: Plan) -> list[StepRow]:
         if table.exists and table.target.triggers and plan.options.get("target_triggers") == "disable":
             before.append(("triggers_off", i))
             after.append(("triggers_on", i))
-        if table.exists and plan.mode == "append" and plan.options.get("verify"):
+        if table.exists and plan.mode == "append" and (plan.options.get("verify") or table.target.volatile):
             before.append(("baseline", i))
         if not table.exists or (table.load_name and not table.staged):
             after.append(("keys", i))

@@ -43,7 +43,9 @@ _TABLE = """
 SELECT c.oid, c.relkind, c.relrowsecurity,
        (SELECT coalesce(sum(pg_table_size(t.oid)), 0)::bigint
         FROM (SELECT c.oid UNION SELECT i.relid FROM pg_partition_tree(c.oid) i WHERE i.isleaf) t(oid)),
-       EXISTS (SELECT FROM pg_inherits i WHERE i.inhparent = c.oid)
+       EXISTS (SELECT FROM pg_inherits i WHERE i.inhparent = c.oid),
+       EXISTS (SELECT FROM (SELECT c.oid UNION SELECT i.relid FROM pg_partition_tree(c.oid) i) t(oid)
+               JOIN pg_class u ON u.oid = t.oid AND u.relpersistence = 'u')
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE n.nspname = ? AND c.relname = ? AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
 """
@@ -142,7 +144,7 @@ class Catalog:
         found = self._session.execute(_TABLE, (schema_of(name), name.name))
         if not found:
             return None
-        oid, kind, _, size, _ = found[0]
+        oid, kind, _, size, _, unlogged = found[0]
         rows = self._session.query(_COLUMNS.format(oid=oid))
         self.types({r[2] for r in rows})
         columns, arrays = [], []
@@ -167,6 +169,7 @@ class Catalog:
             ),
             triggers=tuple(r[0] for r in self._session.query(_TRIGGERS.format(oid=oid))),
             user_types=user_types(self._session, self._types, [r[2] for r in rows]),
+            volatile=as_target and unlogged is True,
         )
         return self._with_census(table, arrays) if census and arrays else table
 
