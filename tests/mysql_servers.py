@@ -66,7 +66,8 @@ class Mariadb:
 
     def url_of(self, database: str, user: str | None = None, password: str | None = None, options: str = "") -> str:
         user, password = user or self.user, password if password is not None else self.password
-        return f"mysql://{quote(user)}:{quote(password)}@{self.host}:{self.port}/{quote(database)}{options}"
+        login, place = (":".join(quote(p, safe="") for p in (user, password)), quote(database, safe=""))
+        return f"mysql://{login}@{self.host}:{self.port}/{place}{options}"
 
     def connect(self, database: str | None = None, **options: Any) -> pymysql.connections.Connection[Any]:
         return pymysql.connect(
