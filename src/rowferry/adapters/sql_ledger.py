@@ -57,6 +57,13 @@ class LedgerNames:
     primary_keys: bool = True
     #: What keeps a row from being changed by others until the transaction's end, where there are others.
     share: str = ""
+    #: What takes a row for this transaction alone, passing over rows that others hold where the engine can.
+    claim: str = " FOR UPDATE SKIP LOCKED"
+    #: The name of the jobs' column ``key``, as the engine needs it quoted.
+    key: str = "key"
+    #: What the engine wants to be told of each table (ENGINE=…), and more definitions within the chunks' table.
+    table_options: str = ""
+    chunks_more: str = ""
 
     def ddl(self) -> list[str]:
         """Statements that create what is absent, in their order."""
@@ -67,14 +74,17 @@ class LedgerNames:
 
         return [
             *self.before,
-            f"CREATE TABLE IF NOT EXISTS {self.jobs} (id {k} NOT NULL, name {t} NOT NULL, key {k} NOT NULL, "
-            f"state {k} NOT NULL, created {k} NOT NULL, token {t}, plan {t} NOT NULL, report {t}{keys('id')})",
+            f"CREATE TABLE IF NOT EXISTS {self.jobs} (id {k} NOT NULL, name {t} NOT NULL, "
+            f"{self.key} {k} NOT NULL, state {k} NOT NULL, created {k} NOT NULL, token {t}, plan {t} NOT NULL, "
+            f"report {t}{keys('id')}){self.table_options}",
             f"CREATE TABLE IF NOT EXISTS {self.steps} (job {k} NOT NULL, number integer NOT NULL, kind {k} NOT NULL, "
-            f"table_index integer, state {k} NOT NULL, detail {t} NOT NULL{keys('job, number')})",
+            f"table_index integer, state {k} NOT NULL, detail {t} NOT NULL"
+            f"{keys('job, number')}){self.table_options}",
             f"CREATE TABLE IF NOT EXISTS {self.chunks} (job {k} NOT NULL, table_index integer NOT NULL, "
             f"number integer NOT NULL, wave integer NOT NULL, state {k} NOT NULL, bound {t} NOT NULL, "
             f"rows_read bigint, rows_committed bigint, bytes bigint, digest_read {k}, digest_sent {k}, touched {t}, "
-            f"snapshot {t}, seconds double precision{keys('job, table_index, number')})",
+            f"snapshot {t}, seconds double precision{keys('job, table_index, number')}{self.chunks_more})"
+            f"{self.table_options}",
             *([self.index] if self.index else []),
         ]
 
@@ -146,7 +156,7 @@ def claim(session: SqlSession, names: LedgerNames, job: str) -> ChunkRow | None:
     rows = session.execute(
         f"SELECT {_CHUNK_COLUMNS} FROM {names.chunks} WHERE job = ? AND state = 'todo' AND wave = "
         f"(SELECT min(wave) FROM {names.chunks} WHERE job = ? AND state = 'todo') "
-        "ORDER BY table_index, number LIMIT 1 FOR UPDATE SKIP LOCKED",
+        f"ORDER BY table_index, number LIMIT 1{names.claim}",
         (job, job),
     )
     return chunk_from_row(rows[0]) if rows else None
@@ -207,6 +217,7 @@ class SqlLedger:
     """The protocol's Ledger on the target's control session.
 
     transactional_ddl: the engine's DDL can be rolled back, so a step and its mark are one transaction.
+    transactional_steps: kinds of steps that are no DDL, and are one transaction with their mark all the same.
     on_change: called with a job's id when its chunks were added or reset (an in-memory queue forgets).
     """
 
@@ -218,6 +229,7 @@ class SqlLedger:
         *,
         exists: Callable[[], bool],
         transactional_ddl: bool = True,
+        transactional_steps: frozenset[str] = frozenset(),
         on_change: Callable[[str], None] = lambda job: None,
     ) -> None:
         self._session = session
@@ -225,6 +237,7 @@ class SqlLedger:
         self._lock = lock
         self._exists = exists
         self._transactional_ddl = transactional_ddl
+        self._transactional_steps = transactional_steps
         self._on_change = on_change
 
     @contextlib.contextmanager
@@ -256,7 +269,8 @@ class SqlLedger:
 
     def jobs(self) -> list[JobRow]:
         rows = self._session.execute(
-            f"SELECT id, name, key, state, created, plan, token, report FROM {self._names.jobs} ORDER BY created, id"
+            f"SELECT id, name, {self._names.key}, state, created, plan, token, report FROM {self._names.jobs} "
+            "ORDER BY created, id"
         )
         return [job_from_row(row) for row in rows]
 
@@ -269,7 +283,7 @@ class SqlLedger:
     def create_job(self, job: JobRow, steps: Sequence[StepRow], chunks: Sequence[ChunkRow]) -> None:
         with self._transaction():
             self._session.run(
-                f"INSERT INTO {self._names.jobs} (id, name, key, state, created, plan, token, report) "
+                f"INSERT INTO {self._names.jobs} (id, name, {self._names.key}, state, created, plan, token, report) "
                 "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 (job.id, job.name, job.key, job.state, job.created, encode(job.plan), job.token, None),
             )
@@ -315,7 +329,7 @@ class SqlLedger:
             raise LedgerError(f"the ledger holds a step that cannot be read: {error}") from None
 
     def run_step(self, job: str, step: StepRow, action: Callable[[], dict[str, Any] | None]) -> None:
-        if self._transactional_ddl:
+        if self._transactional_ddl or step.kind in self._transactional_steps:
             with self._transaction():
                 if self._step_is_done(job, step):
                     return

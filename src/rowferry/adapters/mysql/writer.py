@@ -1,0 +1,199 @@
+"""The protocol's Writer: one connection, one chunk at a time; rows and ledger row in one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+from rowferry.adapters import sql_ledger
+from rowferry.adapters.mysql import layout
+from rowferry.adapters.mysql.connect import Connector
+from rowferry.adapters.mysql.control import JobLocks
+from rowferry.adapters.mysql.layout import Layout
+from rowferry.adapters.mysql.loading import HARMLESS, Loader
+from rowferry.adapters.mysql.quoting import qualified, quote, quotes
+from rowferry.adapters.mysql.session import MysqlSession
+from rowferry.adapters.protocol import Block, WriteRequest
+from rowferry.adapters.sql_ledger import LedgerNames
+from rowferry.errors import DataError, TargetError
+from rowferry.model import ChunkRow, ColumnPlan, TableName
+
+#: The temporary table that an upsert's rows are staged in: its columns and unique keys are the target's.
+STAGE = "rowferry_staged"
+
+_UNIQUE_KEYS = """
+SELECT index_name, column_name, sub_part FROM information_schema.statistics
+WHERE table_schema = coalesce(?, DATABASE()) AND table_name = ? AND non_unique = 0
+ORDER BY index_name, seq_in_index
+"""
+
+
+def put(
+    session: MysqlSession,
+    name: TableName,
+    columns: Sequence[ColumnPlan],
+    blocks: Iterable[Block],
+    *,
+    mode: str = "append",
+    key: Sequence[str] = (),
+    shown_key: Sequence[str] = (),
+    local: bool = True,
+    on_inserts: Callable[[], None] = lambda: None,
+) -> int:
+    """Loads all blocks in the session's open transaction; returns the rows that the target took.
+
+    mode: append | upsert (by ``key``, through a temporary table). on_inserts: called where the server does
+    not take LOAD DATA LOCAL. Raises TargetError, DataError; what ``blocks`` raises passes through.
+    """
+    way = layout.layout_of(session, name, columns)
+    into = way
+    if mode == "upsert":
+        into = way.into(TableName(None, STAGE))
+        _make_stage(session, name)
+    loader = Loader(session, into, local=local)
+    loader.key = tuple(key or shown_key)
+    if not loader.local:
+        on_inserts()
+    was_local = loader.local
+    try:
+        rows = loader.load(blocks)
+    except DataError as error:
+        if mode == "upsert" and (error.code or "").startswith("1062/"):
+            error.message = f"a key was sent more than once: an upsert takes each once ({error.message})"
+        raise
+    finally:
+        if was_local and not loader.local:
+            on_inserts()
+    if mode == "upsert":
+        _merge_stage(session, way, key, rows)
+    # Its locks (metadata) are held until the end of the transaction: nobody can change the table any more.
+    if layout.layout_of(session, name, columns) != way:
+        raise TargetError(
+            "the table was changed while the job ran", table=str(name), hint="start a new job for the new shape"
+        )
+    return rows
+
+
+def _make_stage(session: MysqlSession, name: TableName) -> None:
+    # Neither statement ends a transaction, for the table is temporary.
+    session.query(f"DROP TEMPORARY TABLE IF EXISTS {quote(STAGE)}")
+    session.query(f"CREATE TEMPORARY TABLE {quote(STAGE)} LIKE {qualified(name)}")
+
+
+def _merge_stage(session: MysqlSession, way: Layout, key: Sequence[str], sent: int) -> None:
+    """Moves the staged rows on, those whose key is there taking the place of the old ones."""
+    staged = int(session.execute(f"SELECT count(*) FROM {quote(STAGE)}")[0][0])
+    if staged != sent:
+        raise TargetError(f"{sent:,} rows were sent, and {staged:,} are staged")
+    table, stage = qualified(way.name), quote(STAGE)
+    targets = [c.target for c in way.columns]
+    values = ", ".join(f"s.{quote(t)}" for t in targets)
+    others = [t for t in targets if t not in key]
+    changes = ", ".join(f"t.{quote(t)} = s.{quote(t)}" for t in others)
+    same = " AND ".join(f"t.{quote(k)} = s.{quote(k)}" for k in key)
+    if _has_other_keys(session, way.name, key):
+        # ON DUPLICATE KEY would also take a row that another unique key finds, and change that one without a word:
+        # here such a row is a duplicate, which is an error.
+        if changes:
+            _strictly(session, f"UPDATE {table} t JOIN {stage} s ON {same} SET {changes}")
+        _strictly(
+            session,
+            f"INSERT INTO {table} ({quotes(targets)}) SELECT {values} FROM {stage} s LEFT JOIN {table} t ON {same} "
+            f"WHERE t.{quote(key[0])} IS NULL",
+        )
+    else:
+        changes = ", ".join(f"{quote(t)} = s.{quote(t)}" for t in others or key)
+        _strictly(
+            session,
+            f"INSERT INTO {table} ({quotes(targets)}) SELECT {values} FROM {stage} s ON DUPLICATE KEY UPDATE {changes}",
+        )
+    session.query(f"DROP TEMPORARY TABLE {stage}")
+
+
+def _strictly(session: MysqlSession, sql: str) -> None:
+    """A statement that may not leave a warning."""
+    session.run(sql)
+    for _, code, text in session.execute("SHOW WARNINGS LIMIT 64"):
+        if int(code) not in HARMLESS:
+            raise DataError(f"the server would change a value: {text}", code=f"{code}/01000")
+
+
+def _has_other_keys(session: MysqlSession, name: TableName, key: Sequence[str]) -> bool:
+    """Whether the table has a unique key that is not exactly ``key``. Raises TargetError where none is."""
+    found: dict[str, list[str | None]] = {}
+    for index, column, part in session.execute(_UNIQUE_KEYS, (name.schema, name.name)):
+        # A prefix or an expression is another key than the column.
+        found.setdefault(str(index), []).append(None if column is None or part is not None else str(column))
+    matching = [index for index, columns in found.items() if None not in columns and set(columns) == set(key)]
+    if not matching:
+        raise TargetError(f"the table has no unique key ({', '.join(key)}) to find its rows by", table=str(name))
+    return len(found) > len(matching)
+
+
+class MysqlWriter:
+    """One connection of a MySQL target."""
+
+    def __init__(
+        self,
+        connector: Connector,
+        names: LedgerNames,
+        locks: JobLocks,
+        on_inserts: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._connector = connector
+        self._names = names
+        self._locks = locks
+        self._on_inserts = on_inserts
+        self._local = True
+        self._session = connector.connect()
+
+    def _alive(self) -> MysqlSession:
+        """The session, between transactions; a new one where the server has gone meanwhile."""
+        if self._session.closed or self._session.readable():
+            self._session.close()
+            self._session = self._connector.patiently()
+        return self._session
+
+    def claim(self, job: str) -> ChunkRow | None:
+        self._locks.keep()
+        session = self._alive()
+        session.begin()
+        return sql_ledger.claim(session, self._names, job)
+
+    def pending(self, job: str) -> int:
+        return sql_ledger.pending(self._alive(), self._names, job)
+
+    def write(self, request: WriteRequest, blocks: Iterable[Block]) -> int:
+        try:
+            return put(
+                self._session,
+                request.name,
+                request.columns,
+                blocks,
+                mode=request.mode,
+                key=request.key,
+                shown_key=request.table.identifying_key,
+                local=self._local,
+                on_inserts=self._no_local,
+            )
+        except (TargetError, DataError) as error:
+            error.at(table=str(request.name))
+            raise
+
+    def _no_local(self) -> None:
+        self._local = False
+        self._on_inserts()
+
+    def finish(self, job: str, chunk: ChunkRow) -> None:
+        sql_ledger.finish(self._session, self._names, job, chunk)
+
+    def commit(self) -> None:
+        self._session.commit()
+
+    def rollback(self) -> None:
+        self._session.rollback()
+
+    def is_done(self, job: str, chunk: ChunkRow) -> bool:
+        return sql_ledger.is_done(self._alive(), self._names, job, chunk)
+
+    def close(self) -> None:
+        self._session.close()
