@@ -18,7 +18,7 @@ cdef extern from *:
     #endif
     #define RF_FIVE_LEAST (-342)
     #define RF_FIVE_MOST 308
-    /* DOUBLE(255,30) prints 309 digits, a point and 30 more. */
+    /* The longest that a server writes: DOUBLE(255,30) has 309 digits, a point and 30 more. */
     #define RF_DOUBLE_TEXT_MAX 400
     static uint64_t RF_FIVES[RF_FIVE_MOST - RF_FIVE_LEAST + 1][2];
     static locale_t RF_C_LOCALE;
@@ -71,6 +71,7 @@ cdef extern from *:
       int64_t i = negative, begin, q = 0, e = 0;
       uint64_t w = 0;
       int digits = 0, sign = 1;
+      if (n > RF_DOUBLE_TEXT_MAX) return 0;
       for (begin = i; i < n && p[i] >= '0' && p[i] <= '9'; i++) {
         if (digits < 19) w = w * 10 + (p[i] - '0'); else q++;
         digits += w != 0;
@@ -94,7 +95,6 @@ cdef extern from *:
       double value;
       if (digits > 19) {
         char text[RF_DOUBLE_TEXT_MAX + 1];
-        if (n > RF_DOUBLE_TEXT_MAX) return 0;
         memcpy(text, p, (size_t) n);
         text[n] = 0;
         *out = strtod_l(text, NULL, RF_C_LOCALE);

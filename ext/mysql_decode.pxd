@@ -252,10 +252,10 @@ cdef inline bint add_digits(uint64_t* limbs, const uint8_t* p, int64_t n) noexce
     return True
 
 
-cdef inline int decode_decimal(
+cdef inline bint plain_decimal(
     const Column* column, int width, const uint8_t* value, int32_t size, uint8_t* out
 ) noexcept nogil:
-    """A decimal as the server writes it: all of its scale's digits are there. Others by parse_decimal."""
+    """A decimal as the server writes a column: all of its scale's digits are there. False for any other text."""
     cdef uint64_t[4] limbs
     cdef uint64_t whole, part = 0
     cdef int scale = column.scale
@@ -264,18 +264,15 @@ cdef inline int decode_decimal(
     cdef int64_t before = size - negative - scale - (scale > 0)  # digits before the point
     cdef int64_t narrow
     if before < 1 or (scale and p[before] != 46):
-        if not parse_decimal(value, size, <int> column.length, scale, limbs):
-            return E_DECIMAL
-        memcpy(out, limbs, width)
-        return OK
+        return False
     while before > 1 and p[0] == 48:
         p += 1
         before -= 1
     if before + scale > column.length and not (before == 1 and p[0] == 48):
-        return E_DECIMAL
+        return False
     if before + scale <= 18:
         if not digits(p, before, &whole) or (scale and not digits(p + before + 1, scale, &part)):
-            return E_DECIMAL
+            return False
         narrow = <int64_t> (whole * WHOLE_TENS[scale] + part)
         if negative:
             narrow = -narrow
@@ -284,12 +281,25 @@ cdef inline int decode_decimal(
         if width == 32:
             (<int64_t*> out)[2] = narrow >> 63
             (<int64_t*> out)[3] = narrow >> 63
-        return OK
+        return True
     memset(limbs, 0, 32)
     if not add_digits(limbs, p, before) or not add_digits(limbs, p + before + 1, scale):
-        return E_DECIMAL
+        return False
     if negative:
         limbs_negate(limbs)
+    memcpy(out, limbs, width)
+    return True
+
+
+cdef inline int decode_decimal(
+    const Column* column, int width, const uint8_t* value, int32_t size, uint8_t* out
+) noexcept nogil:
+    cdef uint64_t[4] limbs
+    if plain_decimal(column, width, value, size, out):
+        return OK
+    # An expression's: fewer digits after the point, or more that are zeros.
+    if not parse_decimal(value, size, <int> column.length, column.scale, limbs):
+        return E_DECIMAL
     memcpy(out, limbs, width)
     return OK
 

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from kernels.pg_copy_reference import HEADER, I32, I64, TRAILER, Codec, encode
 from rowferry._native.pg_copy import Decoder, Encoder
 from rowferry.adapters.postgres.arrow import assemble
+from rowferry.stages.digest import Digester, compare
+from rowferry.types import from_arrow as from_arrow_type
 
 ARROW: dict[str, pa.DataType] = {
     "bool": pa.bool_(), "int2": pa.int16(), "int4": pa.int32(), "int8": pa.int64(), "oid": pa.int64(),
@@ -140,6 +142,24 @@ def drain(decoder: Decoder, columns: list[Codec], **limits: Any) -> list[tuple[A
             *(from_arrow(codec, column) for codec, column in zip(columns, batch.columns, strict=True)), strict=True
         )
     return rows
+
+
+def digester(columns: list[Codec]) -> Digester:
+    """Compares each column as the canonical type of its own Arrow type."""
+    forms = [from_arrow_type(field.type) for field in schema_of(columns)]
+    pairs = [compare(form, form, source_engine="postgres", target_engine="postgres") for form in forms if form]
+    assert len(pairs) == len(columns)
+    return Digester([pair for pair in pairs if pair], "source")
+
+
+def tally_all(decoder: Decoder, columns: list[Codec], into: Digester) -> tuple[int, bytes]:
+    """How many rows a decoder gave to an intake, and their tuples."""
+    intake = into.intake(schema_of(columns))
+    rows, raw = 0, b""
+    while (taken := decoder.tally(intake)) is not None:
+        rows += taken[0]
+        raw += bytes(taken[1])
+    return rows, raw
 
 
 def batch_of(rows: list[tuple[Any, ...]], columns: list[Codec]) -> pa.RecordBatch:

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from kernels import pg_copy_reference as twin
-from kernels.pg_copy_values import decode_all, drain, framed, schema_of, stream_of
+from kernels.pg_copy_values import batch_of, decode_all, digester, drain, framed, schema_of, stream_of, tally_all
 from rowferry._native.pg_copy import HEADER, TRAILER, DecodeError, Decoder, FrameError
 from rowferry.adapters.postgres.arrow import assemble
 
@@ -127,14 +127,82 @@ def test_take_limits_bound_rows_and_bytes() -> None:
     assert decoder.ended
 
 
-def test_take_raw_gives_exactly_these_rows_tuples() -> None:
-    decoder = Decoder(COLUMNS)
-    decoder.feed_messages(framed(stream_of(ROWS, COLUMNS), [22, 50, 51]))
-    raw = b""
-    while (taken := decoder.take(1, raw=True)) is not None:
-        assert bytes(taken[2]) == twin.encode([ROWS[decoder.rows - 1]], COLUMNS)
-        raw += bytes(taken[2])
+def test_tally_gives_every_tuple_as_it_came_and_digests_it() -> None:
+    decoder, into, batches = Decoder(COLUMNS), digester(COLUMNS), digester(COLUMNS)
+    wire = framed(stream_of(ROWS, COLUMNS), [22, 50, 51])
+    intake, raw = into.intake(schema_of(COLUMNS)), b""
+    for at in range(len(wire)):  # a byte at a time: every row is taken by itself
+        decoder.feed_messages(wire[at : at + 1])
+        if (taken := decoder.tally(intake)) is not None:
+            assert taken[0] == 1 and bytes(taken[1]) == twin.encode([ROWS[decoder.rows - 1]], COLUMNS)
+            raw += bytes(taken[1])
+    decoder.finish()
+    batches.add(batch_of(ROWS, COLUMNS))
     assert raw == twin.encode(ROWS, COLUMNS)
+    assert into.digest == batches.digest and into.digest.rows == len(ROWS)
+
+
+def test_tally_tuples_outlive_the_decoder_and_are_read_only() -> None:
+    decoder, into = Decoder(COLUMNS, 4096), digester(COLUMNS)
+    wire = framed(stream_of(ROWS * 500, COLUMNS), range(100, 40_000, 100))
+    intake, parts = into.intake(schema_of(COLUMNS)), []
+    for at in range(0, len(wire), 3_000):
+        decoder.feed_messages(wire[at : at + 3_000])
+        if (taken := decoder.tally(intake)) is not None:
+            parts.append(taken[1])
+    decoder.finish()
+    del decoder, intake, taken
+    assert len(parts) > 10 and all(memoryview(part).readonly for part in parts)
+    assert b"".join(bytes(part) for part in parts) == twin.encode(ROWS * 500, COLUMNS)
+    assert into.digest.rows == 2000
+
+
+def test_tally_a_row_larger_than_the_buffer_comes_whole() -> None:
+    columns: list[twin.Codec] = [("int4", {}), ("text", {})]
+    rows = [(1, "a"), (2, "b" * 5_000_000), (3, None), (4, "c")]
+    decoder, into = Decoder(columns, 4096), digester(columns)
+    wire = framed(stream_of(rows, columns))
+    for at in range(0, len(wire), 100_000):
+        decoder.feed_messages(wire[at : at + 100_000])
+    assert tally_all(decoder, columns, into) == (4, twin.encode(rows, columns))
+    expected = digester(columns)
+    expected.add(batch_of(rows, columns))
+    assert into.digest == expected.digest
+
+
+@pytest.mark.parametrize(
+    ("columns", "others"),
+    [
+        ([("int4", {})], [("int8", {})]),
+        ([("int4", {})], [("int4", {}), ("int4", {})]),
+        ([("text", {})], [("int4", {})]),
+        ([("int4", {})], [("text", {})]),
+        ([("list", {"inner": ("int4", {})})], [("int4", {})]),
+        ([("list", {"inner": ("int4", {})})], [("list", {"inner": ("text", {})})]),
+    ],
+)
+def test_tally_into_an_intake_of_other_columns_is_refused(columns: list[twin.Codec], others: list[twin.Codec]) -> None:
+    """Their buffers would be misread: nothing of such a block is added."""
+    decoder, into = Decoder(columns), digester(others)
+    decoder.feed_rows(twin.HEADER + twin.encode([(None,)], columns) + twin.TRAILER)
+    with pytest.raises(ValueError, match="does not take these columns"):
+        decoder.tally(into.intake(schema_of(others)))
+    assert into.digest.rows == 0
+    with pytest.raises(FrameError, match="failed before"):
+        decoder.take()
+
+
+def test_tally_refuses_what_take_refuses() -> None:
+    columns: list[twin.Codec] = [("int4", {}), ("text", {})]
+    stream = bytearray(stream_of([(1, "a"), (2, "b")], columns))
+    stream[-3] = 0xFF  # the last text is not UTF-8
+    decoder, into = Decoder(columns), digester(columns)
+    decoder.feed_rows(bytes(stream))
+    with pytest.raises(DecodeError) as caught:
+        decoder.tally(into.intake(schema_of(columns)))
+    assert (caught.value.row, caught.value.column) == (1, 1)
+    with pytest.raises(ValueError):
+        decoder.tally("no capsule")
 
 
 def test_take_batches_outlive_the_decoder() -> None:

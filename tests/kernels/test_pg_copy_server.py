@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from kernels import pg_copy_reference as twin
-from kernels.pg_copy_values import batch_of, bits, decode_all, drain, encode_all, schema_of
+from kernels.pg_copy_values import batch_of, bits, decode_all, digester, drain, encode_all, schema_of, tally_all
 from kernels.test_pg_copy_golden import GOLDEN, REFUSED
 from rowferry._native.pg_copy import HEADER, TRAILER, DecodeError, Decoder, Encoder
 from rowferry.adapters.postgres.arrow import assemble
@@ -111,10 +111,9 @@ def test_raw_tuples_are_taken_by_the_server_as_they_are(connection: psycopg.Conn
     columns: list[twin.Codec] = [("int4", {}), ("text", {}), ("wire_numeric", {}), *[("wire", {})] * 3]
     decoder = Decoder(columns)
     decoder.feed_rows(copy_out(connection, "SELECT * FROM a"))
-    rows = 0
-    while (taken := decoder.take(raw=True)) is not None:
-        rows += copy_in(connection, "b", taken[2])
-    assert rows == decoder.rows == 20_000
+    into = digester(columns)
+    rows, tuples = tally_all(decoder, columns, into)
+    assert copy_in(connection, "b", tuples) == rows == decoder.rows == into.digest.rows == 20_000
     assert count_different(connection) == 0
 
 

@@ -16,11 +16,13 @@ from kernels.pg_copy_values import (
     batch_of,
     bits,
     decode_all,
+    digester,
     drain,
     encode_all,
     framed,
     stream_of,
     tables,
+    tally_all,
     values_of,
 )
 from rowferry._native.pg_copy import DecodeError, Decoder, Encoder, FrameError
@@ -55,22 +57,40 @@ def test_decoder_any_cut_and_any_batch_size_gives_the_same_rows(
     stream = stream_of(rows, columns)
     wire = framed(stream, [rng.randrange(1, len(stream)) for _ in range(rng.randrange(8))])
     decoder = Decoder(columns, 4096)
-    got: list[tuple[Any, ...]] = []
-    raw = b""
-    at = 0
+    at, got = 0, 0
     while at < len(wire):
         piece = wire[at : at + rng.randrange(1, 200)]
         at += len(piece)
         assert decoder.feed_messages(piece) == len(piece)
-        before = decoder.rows
-        while (taken := decoder.take(rows_max, bytes_max, True)) is not None:
-            assert taken[0] <= rows_max and (len(taken[2]) <= bytes_max or taken[0] == 1)
-            raw += bytes(taken[2])
-        got += [()] * (decoder.rows - before)
+        while (taken := decoder.take(rows_max, bytes_max)) is not None:
+            assert taken[0] <= rows_max
+            got += taken[0]
     decoder.finish()
-    assert len(got) == len(rows)
-    assert raw == twin.encode(rows, columns)
+    assert got == len(rows)
     assert decode_all(stream, columns, rows_max=rows_max, bytes_max=bytes_max) == plain(rows)
+
+
+@settings(max_examples=150, deadline=None)
+@given(tables(), st.integers(1, 30), st.randoms(use_true_random=False))
+def test_tally_any_cut_gives_the_tuples_and_the_digest_of_the_batches(
+    table: Table, times: int, rng: random.Random
+) -> None:
+    columns, rows = table[0], table[1] * times
+    stream = stream_of(rows, columns)
+    wire = framed(stream, [rng.randrange(1, len(stream)) for _ in range(rng.randrange(8))])
+    decoder, into, batches = Decoder(columns, 4096), digester(columns), digester(columns)
+    at, got, raw = 0, 0, b""
+    while at < len(wire):
+        piece = wire[at : at + rng.randrange(1, 400)]
+        at += len(piece)
+        assert decoder.feed_messages(piece) == len(piece)
+        more = tally_all(decoder, columns, into)
+        got, raw = got + more[0], raw + more[1]
+    decoder.finish()
+    assert (got, raw) == (len(rows), twin.encode(rows, columns))
+    if columns:
+        batches.add(batch_of(rows, columns))
+        assert into.digest == batches.digest
 
 
 @settings(max_examples=100, deadline=None)
