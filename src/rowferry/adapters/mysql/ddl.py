@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from rowferry.adapters.mysql import catalog, failure, tags, types
@@ -44,8 +44,9 @@ WHERE c.table_schema = coalesce(?, DATABASE()) AND c.table_name = ? AND c.extra 
 class Definer:
     """Runs DDL on the control session."""
 
-    def __init__(self, control: Control) -> None:
+    def __init__(self, control: Control, database: str) -> None:
         self._control = control
+        self._database = database
 
     @property
     def _session(self) -> MysqlSession:
@@ -163,6 +164,22 @@ class Definer:
     def drop(self, name: TableName) -> None:
         self._query(f"DROP TABLE IF EXISTS {qualified(name)}")
         tags.forget(self._session, name)
+
+    def obstacles(self, table: Table, mode: str, together: Collection[TableName]) -> list[str]:
+        """Why an existing table can be not emptied (truncate) or not replaced (replace)."""
+        with_it = {TableName(t.schema or self._database, t.name) for t in together}
+        children = [child for child in self._referencing(table.name) if child not in with_it]
+        if mode == "replace":
+            if not children:
+                return []
+            named = ", ".join(str(child) for child in children)
+            return [f"foreign keys of {named} point to it, and would go with the old one; --mode truncate keeps them"]
+        return [
+            f"rows of {str(child)!r} point to it by a foreign key, so it cannot be emptied; copy that table in "
+            "the same job, empty it first, or choose --mode upsert"
+            for child in children
+            if not self.is_empty(child)
+        ]
 
     # -- swap and merge
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -95,7 +95,7 @@ class MysqlTarget:
         self._sources: weakref.WeakSet[MysqlSource] = weakref.WeakSet()
         self._lock = threading.RLock()
         self._control = Control(self._connector)
-        self._definer = Definer(self._control)
+        self._definer = Definer(self._control, self._database)
         self._names = ledger_names(self._control.session)
         self._locks = JobLocks(self._connector, self._database)
         self.ledger: Ledger = MysqlLedger(
@@ -159,6 +159,10 @@ class MysqlTarget:
                 except TargetError as error:
                     problems.append(str(error))
             return problems
+
+    def obstacles(self, table: Table, mode: str, together: Collection[TableName]) -> list[str]:
+        with self._lock, _at(table.name):
+            return self._definer.obstacles(table, mode, together)
 
     # -- steps
 
