@@ -153,7 +153,7 @@ def describe(session: MysqlSession, name: TableName, *, census: bool = False, as
     srids = _srids(session, place, shape)
     columns = []
     for row in shape.columns:
-        native = declared(row, row[1] in jsons, srids.get(str(row[1])))
+        native = declared(row, row[1] in jsons, srids.get(str(row[1]), ""))
         columns.append(_column(session.flavour, row, native, known.get(str(row[1])), as_target))
     keys = _keys(session, place, {c.name for c in columns if not c.nullable})
     table = Table(
@@ -171,7 +171,16 @@ def describe(session: MysqlSession, name: TableName, *, census: bool = False, as
     return _with_census(session, table) if census else table
 
 
-def declared(row: tuple[Any, ...], json: bool = False, srid: int | None = None) -> str:
+def collations(session: MysqlSession) -> frozenset[str]:
+    """The names of all collations that the server has."""
+    table, column = "collations", "collation_name"
+    if session.flavour.mariadb and session.flavour.version >= (10, 10, 0):
+        # Those of many character sets stand in the other table without the set's name.
+        table, column = "collation_character_set_applicability", "full_collation_name"
+    return frozenset(str(row[0]) for row in session.query(f"SELECT {column} FROM information_schema.{table}"))
+
+
+def declared(row: tuple[Any, ...], json: bool = False, srid: str = "") -> str:
     """A column's type as this adapter spells it: information_schema's, with the character set and collation
     said outright, and ``json`` for MariaDB's alias of a LONGTEXT."""
     column_type, charset, collation = str(row[2]), row[6], row[7]
@@ -181,7 +190,7 @@ def declared(row: tuple[Any, ...], json: bool = False, srid: int | None = None) 
         return "json"
     if charset is not None and native != "json":
         native += f" CHARACTER SET {charset} COLLATE {collation}"
-    return native if not srid else f"{native} REF_SYSTEM_ID={srid}"
+    return native + srid
 
 
 def _column(flavour: Flavour, row: tuple[Any, ...], native: str, tag: tags.Tag | None, as_target: bool) -> Column:
@@ -242,12 +251,15 @@ def _json_columns(session: MysqlSession, place: tuple[str | None, str]) -> set[s
     return {match[1].replace("``", "`") for match in clauses if match}
 
 
-def _srids(session: MysqlSession, place: tuple[str | None, str], shape: _Shape) -> dict[str, int]:
-    """Spatial columns that are bound to one reference system."""
+def _srids(session: MysqlSession, place: tuple[str | None, str], shape: _Shape) -> dict[str, str]:
+    """How spatial columns that are bound to one reference system say so in DDL."""
     if not any(str(row[2]).partition("(")[0] in SPATIAL for row in shape.columns):
         return {}
-    rows = session.execute(_MARIADB_SRIDS if session.flavour.mariadb else _SRIDS, place)
-    return {str(column): int(srid) for column, srid in rows if srid is not None}
+    if session.flavour.mariadb:
+        return {
+            str(column): f" REF_SYSTEM_ID={srid}" for column, srid in session.execute(_MARIADB_SRIDS, place) if srid
+        }
+    return {str(column): f" SRID {srid}" for column, srid in session.execute(_SRIDS, place) if srid is not None}
 
 
 def _keys(session: MysqlSession, place: tuple[str | None, str], required: set[str]) -> dict[str, tuple[str, ...]]:

@@ -141,11 +141,12 @@ def canonical(d: Declared) -> Type:
     if d.name == "varbinary":
         return Type("binary", length=d.size)
     if d.name == "vector" and d.size is not None:
-        return Type("binary", length=4 * d.size, fixed=True)
+        return Type("binary", length=4 * d.size, fixed=True, native=PREFIX + str(d))
     if d.name == "bit":
         return Type("bit", length=d.size or 1)
     if d.name in SPATIAL or d.name in BLOBS:
-        return Type("binary")
+        # What they hold at most, and what the bytes mean, only the declared type says.
+        return Type("binary", native=PREFIX + str(d))
     simple = {"float": "float32", "double": "float64", "date": "date", "year": "int16", "uuid": "uuid", "json": "json"}
     if d.name in simple:
         return Type(simple[d.name])

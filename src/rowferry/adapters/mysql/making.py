@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from rowferry.adapters.mysql import declared
-from rowferry.adapters.mysql.declared import DATED, PREFIX, Declared, parse, read_type
+from rowferry.adapters.mysql.declared import DATED, PREFIX, Declared, canonical, parse, read_type
 from rowferry.adapters.mysql.tags import Tag
 from rowferry.model import Column, Refusal
 from rowferry.types import FLOATS, Type
@@ -39,6 +39,8 @@ _INTEGERS = {
     "float32": "float", "float64": "double", "date": "date",
 }  # fmt: skip
 _NAMES = {"time": "time", "duration": "time", "timestamp": "datetime", "timestamptz": "datetime"}
+#: Collations that both servers have had for long.
+_COMMON = frozenset(("utf8mb4_bin", "utf8mb4_general_ci", "utf8mb4_unicode_ci", "latin1_swedish_ci", "latin1_bin"))
 _UNIT_DIGITS = {"s": 0, "ms": 3}
 
 
@@ -95,14 +97,17 @@ def _remembered(column: Column, form: Type, t: Type) -> tuple[Type, ...]:
 def _kept(column: Column, form: Type, server: Server, collations: frozenset[str]) -> tuple[str, Type] | None:
     """The source's own type, where it is one of this server's that means exactly the form."""
     native = column.native.removeprefix(PREFIX)
-    if form.kind == "opaque" and form.native and form.native.startswith(PREFIX):
+    if form.native is not None and form.native.startswith(PREFIX):
         native = form.native.removeprefix(PREFIX)
     d = parse(native)
     if d is None or not _is_spelled_out(d) or not _has(server, d, collations):
         return None
+    if d.srid is not None:
+        native = f"{d.name} REF_SYSTEM_ID={d.srid}" if server.mariadb else f"{d.name} SRID {d.srid}"
     own = read_type(d, server.mariadb)
     if form.kind == "opaque":
-        return (native, form) if form.native == PREFIX + native and own.kind not in ("binary", "bit", *FLOATS) else None
+        # Only what came out of this very type goes back into it as the server's own text.
+        return (native, form) if form in declared.forms_of(d, server.mariadb) else None
     if form != own or declared.rounds(d):
         # What is in a FLOAT(7,3) is rounded already, but only the server knows to which of two neighbours.
         return None
@@ -118,19 +123,16 @@ def _is_spelled_out(d: Declared) -> bool:
 
 
 def _has(server: Server, d: Declared, collations: frozenset[str]) -> bool:
-    if d.collation is not None and d.collation not in collations and not _is_common(d.collation):
+    if d.collation is not None and d.collation not in collations and d.collation not in _COMMON:
         return False
-    if d.srid is not None and not server.mariadb:
+    if d.name == "decimal" and isinstance(_decimal(canonical(d), server), str):
+        return False
+    if (d.size or 0) > {"bit": BIT_MAX, "binary": CHAR_MAX, "varbinary": VARBINARY_MAX}.get(d.name, ROW_BYTES_MAX):
         return False
     newer = {"uuid": (10, 7), "inet6": (10, 5), "inet4": (10, 10), "vector": (11, 7)}
     if d.name in newer:
         return server.mariadb and server.version[:2] >= newer[d.name]
     return True
-
-
-def _is_common(name: str) -> bool:
-    """Collations that both servers have had for long."""
-    return name in ("utf8mb4_bin", "utf8mb4_general_ci", "utf8mb4_unicode_ci", "latin1_swedish_ci", "latin1_bin")
 
 
 def _made(form: Type, server: Server) -> tuple[str, Type] | str:
