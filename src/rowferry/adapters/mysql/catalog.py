@@ -101,7 +101,7 @@ class _Shape:
     @property
     def fingerprint(self) -> str:
         """Of names, types, nullability and what is generated; and of the moment the table was made or altered."""
-        parts = [(c[1], c[2], c[3], c[6], c[7], _is_generated(str(c[5]), c[8])) for c in self.columns]
+        parts = [(c[1], c[2], c[3], c[6], c[7], is_generated(str(c[5]), c[8])) for c in self.columns]
         return hashlib.blake2b(repr((self.name, self.created, parts)).encode(), digest_size=16).hexdigest()
 
 
@@ -202,7 +202,7 @@ def _column(flavour: Flavour, row: tuple[Any, ...], native: str, tag: tags.Tag |
         kind = tag.type
     else:
         kind = written_type(d, forms[0], native) if as_target and d is not None else forms[0]
-    generated = _is_generated(str(extra), expression)
+    generated = is_generated(str(extra), expression)
     plain = None if generated else defaults.plain(default, str(extra), d, flavour.mariadb)
     if as_target and plain is None and default not in (None, "NULL") and not generated:
         plain = str(default)  # only its presence counts there: the column can do without a value
@@ -236,7 +236,7 @@ def _loose(d: Declared | None, collation: Any) -> str | None:
     return None if _BYTEWISE.fullmatch(str(collation)) else str(collation)
 
 
-def _is_generated(extra: str, expression: Any) -> bool:
+def is_generated(extra: str, expression: Any) -> bool:
     # MySQL's DEFAULT_GENERATED is a default that is an expression: such a column is written as any other.
     return bool(expression) or re.search(r"\b(?:STORED|VIRTUAL|PERSISTENT) GENERATED\b", extra) is not None
 
