@@ -309,7 +309,7 @@ def test_assemble_another_type_is_refused() -> None:
     taken = decoder.take()
     assert taken is not None
     for wrong in (pa.int64(), pa.utf8(), pa.bool_()):
-        with pytest.raises(ValueError, match="were decoded|Non-fixed"):
+        with pytest.raises(ValueError, match=r"were decoded|Non-fixed"):
             assemble(pa.schema([pa.field("a", wrong)]), taken)
     with pytest.raises(ValueError, match="columns were decoded"):
         assemble(pa.schema([]), taken)

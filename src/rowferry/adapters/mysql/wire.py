@@ -5,7 +5,7 @@ moves many rows its socket is borrowed (:class:`Channel`) and given back between
 the driver can go on with it; where that cannot be, the connection is closed. This is the one module
 that touches the driver's private parts (``_sock``, ``_rfile``, ``_result``, ``_read_timeout``,
 ``_write_timeout``, ``_current_timeout``, ``_force_close``), and
-``tests/adapters/test_mysql_wire.py`` fails when they change. The driver reads through a buffered
+``tests/kernels/test_mysql_rows_wire.py`` fails when they change. The driver reads through a buffered
 file; whatever that has read ahead is taken first.
 
 Packets: https://dev.mysql.com/doc/dev/mysql-server/latest/PAGE_PROTOCOL.html and
@@ -261,17 +261,11 @@ def cut(connection: Any) -> None:
 # ── rows ─────────────────────────────────────────────────────────────────────────────────────────
 
 
-class Rows(Iterator[pa.RecordBatch]):
-    """Batches of one SELECT; see :func:`read_batches`. Closing it before its end closes the connection."""
+class _Answer:
+    """What a server answers to one SELECT. (It does not know its Rows, so that these end with their last user.)"""
 
     def __init__(
-        self,
-        connection: Any,
-        sql: str,
-        fields: Sequence[Type],
-        names: Sequence[str],
-        batch_bytes: int,
-        null_dates: Sequence[bool],
+        self, connection: Any, fields: Sequence[Type], names: Sequence[str], null_dates: Sequence[bool]
     ) -> None:
         self._connection = connection
         self._fields = fields
@@ -279,23 +273,13 @@ class Rows(Iterator[pa.RecordBatch]):
         self._decoder: Any = None
         self._kernel_columns = header.kernel_columns(fields, null_dates)
         self._schema = pa.schema([pa.field(n, t.arrow) for n, t in zip(names, fields, strict=True)])
-        self._batches = self._read(sql, batch_bytes)
-        #: Warnings that the server counted, once the last batch was given.
         self.warnings = 0
-
-    def __next__(self) -> pa.RecordBatch:
-        return next(self._batches)
-
-    def close(self) -> None:
-        """Ends the reading; where rows are still to come, the connection is closed. Never raises."""
-        self._batches.close()
 
     @property
     def settled(self) -> list[int]:
-        """For each column how many zero, partial and impossible dates were read as NULL so far."""
         return self._decoder.settled if self._decoder is not None else [0] * len(self._fields)
 
-    def _read(self, sql: str, batch_bytes: int) -> Generator[pa.RecordBatch, None, None]:
+    def batches(self, sql: str, batch_bytes: int) -> Generator[pa.RecordBatch, None, None]:
         from rowferry._native.mysql_rows import DecodeError, FrameError
 
         channel = None
@@ -386,6 +370,31 @@ class Rows(Iterator[pa.RecordBatch]):
         )
 
 
+class Rows(Iterator[pa.RecordBatch]):
+    """Batches of one SELECT; see :func:`read_batches`. Closing it before its end closes the connection."""
+
+    def __init__(self, answer: _Answer, sql: str, batch_bytes: int) -> None:
+        self._answer = answer
+        self._batches = answer.batches(sql, batch_bytes)
+
+    def __next__(self) -> pa.RecordBatch:
+        return next(self._batches)
+
+    def close(self) -> None:
+        """Ends the reading; where rows are still to come, the connection is closed. Never raises."""
+        self._batches.close()
+
+    @property
+    def settled(self) -> list[int]:
+        """For each column how many zero, partial and impossible dates were read as NULL so far."""
+        return self._answer.settled
+
+    @property
+    def warnings(self) -> int:
+        """Warnings that the server counted, once the last batch was given."""
+        return self._answer.warnings
+
+
 def read_batches(
     connection: Any,
     sql: str,
@@ -410,7 +419,7 @@ def read_batches(
     SQLSTATE), DataError for a value that its type cannot hold, naming column and value; ValueError for a type
     that MySQL has no column for.
     """
-    return Rows(connection, sql, fields, names, batch_bytes, null_dates)
+    return Rows(_Answer(connection, fields, names, null_dates), sql, batch_bytes)
 
 
 # ── LOAD DATA LOCAL ──────────────────────────────────────────────────────────────────────────────
