@@ -10,9 +10,11 @@ from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.string cimport memchr, memcmp, memmove
 
 from arrow_c cimport ArrowArray, ArrowSchema, array_of, schema_of
+from intake cimport Intake, IntakeColumn, intake_of
+from arrow_build cimport BLOCK_ROWS, SLACK, Column
 from pg_decode cimport (
-    BLOCK_ROWS, SLACK, WALK_END, WALK_FIELD_COUNT, WALK_FIELD_LENGTH, WALK_FULL, WALK_MORE, WALK_ROW_LENGTH,
-    Column, decode_column, walk,
+    WALK_END, WALK_FIELD_COUNT, WALK_FIELD_LENGTH, WALK_FULL, WALK_MORE, WALK_ROW_LENGTH,
+    decode_column, walk,
 )
 from pg_encode cimport (
     I_BINARY, I_BOOL, I_DATE, I_DECIMAL, I_DURATION, I_FIXED_BINARY, I_FLOAT32, I_FLOAT64, I_INTEGER, I_LIST,
@@ -102,38 +104,6 @@ class EncodeError(ValueError):
         return EncodeError, (self.row, self.column, self.reason)
 
 
-cdef class Buffer:
-    """Bytes that a kernel made, given out by the buffer protocol; freed with the last view."""
-
-    cdef uint8_t* data
-    cdef Py_ssize_t size
-
-    def __dealloc__(self):
-        free(self.data)
-
-    def __getbuffer__(self, Py_buffer* view, int flags):
-        PyBuffer_FillInfo(view, self, self.data, self.size, 1, flags)
-
-    def __len__(self):
-        return self.size
-
-
-cdef Buffer own(uint8_t* data, int64_t size, int64_t capacity):
-    """Takes over allocated memory (which is freed with it), and gives back what is much too much."""
-    cdef Buffer buffer = Buffer.__new__(Buffer)
-    cdef void* moved
-    if data != NULL and capacity - size > 4096 + (size >> 2):
-        moved = realloc(data, <size_t> (size + SLACK))
-        if moved != NULL:
-            data = <uint8_t*> moved
-    if data == NULL:
-        data = <uint8_t*> malloc(SLACK)
-        if data == NULL:
-            raise MemoryError
-    buffer.data = data
-    buffer.size = size
-    return buffer
-
-
+include "arrow_buffers.pxi"
 include "pg_copy_decoder.pxi"
 include "pg_copy_encoder.pxi"

@@ -1,23 +1,17 @@
 # Decoder: COPY BINARY off a socket into Arrow buffers. Part of pg_copy.pyx.
 
-cdef class Slab:
-    """Memory that a socket is read into. Views keep it alive after the decoder has moved on."""
+cdef class Tuples:
+    """Whole tuples as they came, without header, trailer and frames: a part of a slab, read-only."""
 
-    cdef uint8_t* data
+    cdef Slab slab
+    cdef int64_t begin
     cdef int64_t size
 
-    def __cinit__(self, int64_t size):
-        self.data = <uint8_t*> malloc(<size_t> (size + SLACK))
-        if self.data == NULL:
-            raise MemoryError
-        memset(self.data + size, 0, SLACK)
-        self.size = size
-
-    def __dealloc__(self):
-        free(self.data)
-
     def __getbuffer__(self, Py_buffer* view, int flags):
-        PyBuffer_FillInfo(view, self, self.data, self.size, 0, flags)
+        PyBuffer_FillInfo(view, self, self.slab.data + self.begin, self.size, 1, flags)
+
+    def __len__(self):
+        return self.size
 
 
 # codec: (kind, bytes of a value in the Arrow buffer; 0: offsets and bytes)
@@ -65,57 +59,19 @@ cdef bint expands(Column* column) noexcept:
     return column.kind == K_NUMERIC_TEXT or column.kind == K_BIT
 
 
-cdef void drop(Column* column) noexcept:
-    """Frees what a column has built (not the column)."""
-    free(column.validity)
-    free(column.offsets)
-    free(column.data)
-    column.validity = NULL
-    column.offsets = NULL
-    column.data = NULL
-    column.validity_size = column.offsets_size = column.data_size = column.data_used = 0
-    column.rows = column.nulls = 0
-    if column.child != NULL:
-        drop(column.child)
+cdef int nodes_of(const Column* column) noexcept nogil:
+    return 1 + (nodes_of(column.child) if column.child != NULL else 0)
 
 
-cdef void destroy(Column* column) noexcept:
-    """Frees all that a column holds (not the column itself)."""
-    drop(column)
-    free(column.at)
-    free(column.sizes)
-    if column.child != NULL:
-        destroy(column.child)
-        free(column.child)
-
-
-cdef int64_t built(Column* column) noexcept nogil:
-    """Bytes of a column's data so far."""
-    return column.data_used + (built(column.child) if column.child != NULL else 0)
-
-
-cdef tuple hand_over(Column* column):
-    """(rows, nulls, [validity or None, other buffers], child or None); the column starts anew."""
-    cdef int64_t rows = column.rows, nulls = column.nulls
-    buffers = [None]
-    if column.validity != NULL:
-        buffers[0] = own(column.validity, (rows + 7) // 8, column.validity_size)
-        column.validity = NULL
-    if column.width == 0:
-        if column.offsets == NULL:  # a child that no list has reached
-            if grow(<void**> &column.offsets, &column.offsets_size, 4):
-                raise MemoryError
-            column.offsets[0] = 0
-        buffers.append(own(<uint8_t*> column.offsets, (rows + 1) * 4, column.offsets_size))
-        column.offsets = NULL
-    if column.child == NULL:
-        buffers.append(own(column.data, column.data_used, column.data_size))
-        column.data = NULL
-    child = hand_over(column.child) if column.child != NULL else None
-    # The sizes reached are where the next batch begins, so that it seldom has to grow.
-    column.validity_size = column.offsets_size = column.data_size = column.data_used = 0
-    column.rows = column.nulls = 0
-    return rows, nulls, buffers, child
+cdef IntakeColumn* show(const Column* column, IntakeColumn* out) noexcept nogil:
+    """Writes where a column and its children lie, from ``out`` on; gives what is behind them."""
+    out.rows = column.rows
+    out.validity = column.validity if column.nulls else NULL
+    out.width = 4 if column.width == 0 else 0 if column.kind == K_BOOL else column.width
+    out.data = <const uint8_t*> column.offsets if column.width == 0 else column.data
+    out.payload = column.data if column.width == 0 and column.child == NULL else NULL
+    out.payload_size = column.data_used if column.width == 0 and column.child == NULL else -1
+    return out + 1 if column.child == NULL else show(column.child, out + 1)
 
 
 cdef class Decoder:
@@ -124,7 +80,8 @@ cdef class Decoder:
     Bytes come in by :meth:`receive` (straight off a socket into the decoder's own memory) or
     :meth:`feed_messages`; whole rows go out by :meth:`take`. Memory: what was received and not yet
     taken, at least ``buffer_bytes``, at most the largest row and what :meth:`take` was not asked for.
-    One thread at a time; the GIL is released while bytes are worked on.
+    One thread at a time; the GIL is released while bytes are worked on. Rows go to :meth:`take` or
+    to :meth:`tally`, not to both.
 
     columns: one (codec, params) for each field of a tuple. Codecs: bool int2 int4 int8 oid float4
         float8, numeric_decimal128 and numeric_decimal256 (``precision``, ``scale``), numeric_text,
@@ -156,7 +113,10 @@ cdef class Decoder:
     cdef bint busy
     cdef readonly int64_t rows   # rows taken so far
 
-    def __cinit__(self, list columns, int64_t buffer_bytes=2 << 20):
+    cdef IntakeColumn* shown     # the columns and their children, for an intake
+    cdef int node_count
+
+    def __cinit__(self, list columns, int64_t buffer_bytes=SLAB_BYTES):
         self.width = len(columns)
         if self.width > 32767:
             raise ValueError(f"{self.width} columns are more than a tuple can have")
@@ -168,8 +128,12 @@ cdef class Decoder:
         self.block_rows = BLOCK_ROWS
         for i, (codec, params) in enumerate(columns):
             prepare(&self.columns[i], codec, params, 0)
+            self.node_count += nodes_of(&self.columns[i])
             if expands(&self.columns[i]):
                 self.block_rows = 32  # so that take() can stop soon after its output has grown large
+        self.shown = <IntakeColumn*> calloc(self.node_count + 1, sizeof(IntakeColumn))
+        if self.shown == NULL:
+            raise MemoryError
         self.slab_bytes = max(4096, buffer_bytes)
         self.slab = Slab(self.slab_bytes)
 
@@ -179,6 +143,7 @@ cdef class Decoder:
             for c in range(self.width):
                 destroy(&self.columns[c])
         free(self.columns)
+        free(self.shown)
         free(self.at)
         free(self.sizes)
 
@@ -289,28 +254,22 @@ cdef class Decoder:
         finally:
             self.busy = False
 
-    def take(self, int64_t rows_max=65536, int64_t bytes_max=1 << 20, bint raw=False):
-        """Decodes whole rows: (rows, columns, raw), or None where no row is complete.
+    def take(self, int64_t rows_max=65536, int64_t bytes_max=1 << 20):
+        """Decodes whole rows: (rows, columns), or None where no row is complete.
 
         rows_max, bytes_max: where to stop, in rows and in bytes of tuples; one row is taken at least.
-        raw: also give these rows' tuples as they came, without header, trailer and frames (a buffer).
 
         Each column is (length, nulls, [validity or None, offsets?, data?], child or None), the
         buffers in Arrow's order for ``pyarrow.Array.from_buffers``. Raises FrameError, DecodeError.
         """
         cdef int64_t taken = 0, used = 0, budget, total = 0
         cdef int result = WALK_FULL, code = OK, rows = 0, c
-        cdef int64_t begin
         self.enter()
         try:
-            if not self.header_read and not self.read_header():
-                return None
-            if self.ended:
-                self.check_end()
+            if not self.at_rows():
                 return None
             rows_max = max(1, rows_max)
             budget = min(max(1, bytes_max), COLUMN_BYTES_MAX >> 1)
-            begin = self.start
             with nogil:
                 while taken < rows_max and result == WALK_FULL:
                     result = walk(
@@ -334,22 +293,100 @@ cdef class Decoder:
                         break
             if code != OK:
                 self.refuse(code, c, taken)
-            if result == WALK_END:
-                self.ended = True
-                total -= 2
-            elif result != WALK_FULL and result != WALK_MORE and taken == 0:
-                self.fail_frame(result)
-            if self.ended:
-                self.check_end()
+            self.look_at_end(result, taken)
             if taken == 0:
                 return None
             self.rows += taken
-            tuples = None
-            if raw:
-                tuples = self.copy_of(begin, total)
-            return taken, [hand_over(&self.columns[c]) for c in range(self.width)], tuples
+            return taken, [hand_over(&self.columns[c]) for c in range(self.width)]
         finally:
             self.busy = False
+
+    def tally(self, intake):
+        """Decodes all rows that are complete into an intake: (rows, tuples), or None where none is.
+
+        intake: a capsule of ``Hasher.intake``, whose columns are this decoder's. Each block of rows is
+            given to it while it lies in the cache; no Arrow buffer outlives its block.
+        tuples: the rows as they came (a read-only buffer, which keeps its memory), to be handed on.
+
+        Raises FrameError, DecodeError; ValueError where the intake takes other columns.
+        """
+        cdef Intake* into = intake_of(intake)
+        cdef IntakeColumn* place
+        cdef int64_t taken = 0, used = 0, begin
+        cdef int result = WALK_FULL, code = OK, rows = 0, c, refused = 0
+        self.enter()
+        try:
+            if not self.at_rows():
+                return None
+            begin = self.start
+            with nogil:
+                while result == WALK_FULL:
+                    result = walk(
+                        self.slab.data + self.start, self.stop - self.start, self.width,
+                        self.block_rows, COLUMN_BYTES_MAX, taken == 0, self.at, self.sizes, &rows, &used,
+                    )
+                    place = self.shown
+                    for c in range(self.width if rows else 0):
+                        code = decode_column(
+                            &self.columns[c], self.slab.data + self.start,
+                            self.at + c * BLOCK_ROWS, self.sizes + c * BLOCK_ROWS, rows,
+                        )
+                        if code != OK:
+                            break
+                        place = show(&self.columns[c], place)
+                    if code != OK:
+                        break
+                    if rows:
+                        refused = into.add(into, self.shown, self.node_count, rows)
+                        if refused:
+                            break
+                    for c in range(self.width):
+                        empty(&self.columns[c])
+                    self.start += used
+                    taken += rows
+                    if rows == 0:
+                        break
+            if code != OK:
+                self.refuse(code, c, taken)
+            if refused:
+                self.failed = True
+                raise ValueError(f"the intake does not take these columns ({refused})")
+            self.look_at_end(result, taken)
+            if taken == 0:
+                return None
+            self.rows += taken
+            return taken, self.hand_on(begin, self.start - begin - 2 * (result == WALK_END))
+        finally:
+            self.busy = False
+
+    cdef bint at_rows(self) except -1:
+        """Whether the header is read and the trailer is not."""
+        if not self.header_read and not self.read_header():
+            return False
+        if self.ended:
+            self.check_end()
+            return False
+        return True
+
+    cdef int look_at_end(self, int result, int64_t taken) except -1:
+        """Heeds what stopped the last walk; what is wrong with a later row is said when it is the first."""
+        if result == WALK_END:
+            self.ended = True
+        elif result != WALK_FULL and result != WALK_MORE and taken == 0:
+            self.fail_frame(result)
+        if self.ended:
+            self.check_end()
+        return 0
+
+    cdef Tuples hand_on(self, int64_t begin, int64_t size):
+        """Gives a part of the slab away; what is behind it moves to a fresh one."""
+        cdef Tuples tuples = Tuples.__new__(Tuples)
+        cdef int64_t rest = (self.stop - self.start) + (self.wire_end - self.wire)
+        tuples.slab = self.slab
+        tuples.begin = begin
+        tuples.size = size
+        self.move_to(Slab(self.slab_bytes if rest <= self.slab_bytes >> 1 else 2 * rest))
+        return tuples
 
     def finish(self):
         """Checks that the stream ended as it should: call it at CopyDone, after the last :meth:`take`.
@@ -433,12 +470,16 @@ cdef class Decoder:
         self.header_read = True
         return True
 
-    cdef Buffer copy_of(self, int64_t begin, int64_t size):
-        cdef uint8_t* data = <uint8_t*> malloc(<size_t> (size + SLACK))
-        if data == NULL:
-            raise MemoryError
-        memcpy(data, self.slab.data + begin, size)
-        return own(data, size, size)
+    cdef int move_to(self, Slab slab) except -1:
+        """Moves what was received and not taken to the front of a slab, which may be the present one."""
+        cdef int64_t payload = self.stop - self.start, wire = self.wire_end - self.wire
+        memmove(slab.data, self.slab.data + self.start, payload)
+        memmove(slab.data + payload, self.slab.data + self.wire, wire)
+        self.slab = slab
+        self.start = 0
+        self.stop = self.wire = payload
+        self.wire_end = payload + wire
+        return 0
 
     cdef int make_room(self, int64_t wanted) except -1:
         """Makes ``wanted`` bytes free behind what was received, in a slab no larger than it must be."""
@@ -451,13 +492,7 @@ cdef class Decoder:
             slab = self.slab
         else:  # a row larger than the slab doubles it; after such a row it shrinks again
             slab = Slab(max(self.slab_bytes, needed + (needed >> 1) if needed > self.slab_bytes else 0))
-        memmove(slab.data, self.slab.data + self.start, payload)
-        memmove(slab.data + payload, self.slab.data + self.wire, wire)
-        self.slab = slab
-        self.start = 0
-        self.stop = self.wire = payload
-        self.wire_end = payload + wire
-        return 0
+        return self.move_to(slab)
 
     cdef int deframe(self) except -1:
         """Moves the payload of CopyData messages together behind ``stop``, up to another message."""

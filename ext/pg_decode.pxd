@@ -3,6 +3,7 @@
 # A block of rows is walked once, which notes where every field lies; then each column's fields are
 # decoded in one tight loop while the block is still in the cache.
 
+from arrow_build cimport BLOCK_ROWS, SLACK, Column, copy_bytes, is_ascii, mark_nulls, utf8_valid
 from pg_numeric cimport numeric_text_bound, numeric_to_decimal, numeric_to_text
 from pg_wire cimport (
     COLUMN_BYTES_MAX, EPOCH_DAYS, EPOCH_US, FIELD_BYTES_MAX, DAY_US, I32_MAX, I32_MIN, I64_MAX, I64_MIN,
@@ -15,14 +16,6 @@ from pg_wire cimport (
 )
 
 
-cdef enum:
-    #: Rows that are walked and then decoded together: with some 200 bytes a row, 100 KB of the cache.
-    BLOCK_ROWS = 512
-    #: Every buffer that is read from or written to has this many bytes beyond its end, so that
-    #: short values are copied with whole words.
-    SLACK = 32
-
-
 cdef enum Walk:
     WALK_FULL          # as many rows or bytes as were asked for
     WALK_MORE          # the next row is not complete
@@ -30,30 +23,6 @@ cdef enum Walk:
     WALK_FIELD_COUNT   # a tuple with another number of fields
     WALK_FIELD_LENGTH  # a field of negative length, or longer than 1 GiB − 1
     WALK_ROW_LENGTH    # a tuple of 2 GiB and more
-
-
-# One column that is being built. Buffers grow; take() hands them over.
-cdef struct Column:
-    int kind
-    int width             # bytes of a value in ``data``, 0 where it has offsets; bits for bool
-    int scale
-    uint64_t[4] bound     # of a decimal's magnitude: 10^precision
-    uint32_t element      # type OID of a list's elements, 0 where any will do
-    int64_t rows
-    int64_t nulls
-    uint8_t* validity
-    int64_t validity_size
-    int32_t* offsets
-    int64_t offsets_size
-    uint8_t* data
-    int64_t data_used
-    int64_t data_size
-    Column* child
-    uint32_t* at          # of a list: where its elements lie
-    int64_t at_size
-    int32_t* sizes
-    int64_t sizes_size
-    int64_t bad           # index in the last block of the value that is at fault
 
 
 cdef inline int walk(
@@ -105,75 +74,6 @@ cdef inline int walk(
         rows[0] = r
         used[0] = position
     return WALK_FULL
-
-
-cdef inline int mark_nulls(Column* column, const int32_t* sizes, int64_t n) noexcept nogil:
-    """Appends n bits of validity; no bitmap is made before the first null."""
-    cdef int64_t i, nulls = 0, row, before, wanted
-    for i in range(n):
-        nulls += sizes[i] < 0
-    if nulls == 0 and column.validity == NULL:
-        return OK
-    wanted = (column.rows + n + 7) // 8
-    before = (column.rows + 7) // 8
-    if column.validity == NULL:
-        if grow(<void**> &column.validity, &column.validity_size, wanted + SLACK):
-            return E_MEMORY
-        memset(column.validity, 0xFF, before)
-        if column.rows & 7:
-            column.validity[before - 1] = <uint8_t> ((1 << (column.rows & 7)) - 1)
-    elif grow(<void**> &column.validity, &column.validity_size, wanted + SLACK):
-        return E_MEMORY
-    memset(column.validity + before, 0, wanted - before)
-    for i in range(n):
-        row = column.rows + i
-        column.validity[row >> 3] |= <uint8_t> ((sizes[i] >= 0) << (row & 7))
-    column.nulls += nulls
-    return OK
-
-
-cdef inline void copy_bytes(uint8_t* out, const uint8_t* value, int32_t size) noexcept nogil:
-    """Copies a value; both sides have SLACK bytes beyond their ends."""
-    if size <= 16:
-        memcpy(out, value, 16)
-    elif size <= 32:
-        memcpy(out, value, 32)
-    else:
-        memcpy(out, value, size)
-
-
-cdef inline bint utf8_valid(const uint8_t* text, int64_t size) noexcept nogil:
-    """Whether the bytes are UTF-8 (no surrogates, no overlong forms, nothing above U+10FFFF)."""
-    cdef int64_t i = 0
-    cdef uint8_t lead, second
-    cdef int more, k
-    while i < size:
-        lead = text[i]
-        i += 1
-        if lead < 0x80:
-            continue
-        if lead < 0xC2 or lead > 0xF4:
-            return False
-        more = 1 if lead < 0xE0 else (2 if lead < 0xF0 else 3)
-        if size - i < more:
-            return False
-        second = text[i]
-        if (lead == 0xE0 and second < 0xA0) or (lead == 0xED and second > 0x9F) \
-                or (lead == 0xF0 and second < 0x90) or (lead == 0xF4 and second > 0x8F):
-            return False
-        for k in range(more):
-            if text[i + k] & 0xC0 != 0x80:
-                return False
-        i += more
-    return True
-
-
-cdef inline bint is_ascii(const uint8_t* text, int64_t size) noexcept nogil:
-    cdef int64_t i
-    cdef uint8_t high = 0
-    for i in range(size):  # a plain loop, which the compiler turns into vectors
-        high |= text[i]
-    return high < 0x80
 
 
 cdef inline int decode_bytes(

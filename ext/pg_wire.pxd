@@ -1,5 +1,5 @@
 # What the reading and the writing half of pg_copy share: byte order, limits of PostgreSQL's own
-# types, the codes of everything that can be wrong with a value, and growing memory.
+# types, and the codes of everything that can be wrong with a value.
 #
 # Format: https://www.postgresql.org/docs/15/sql-copy.html (binary format) and the *_send / *_recv
 # functions of the server (src/backend/utils/adt).
@@ -7,6 +7,8 @@
 from libc.stdint cimport int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcpy, memset
+
+from arrow_build cimport COLUMN_BYTES_MAX, grow
 
 
 cdef extern from *:
@@ -45,9 +47,8 @@ cdef extern from *:
     const int64_t I64_MIN "INT64_MIN"
     const int32_t I32_MAX "INT32_MAX"
     const int32_t I32_MIN "INT32_MIN"
-    # A field, a row and a column's data in one batch are addressed with 31 bits.
+    # A field is addressed with 31 bits.
     const int64_t FIELD_BYTES_MAX "INT64_C(1073741823)"
-    const int64_t COLUMN_BYTES_MAX "INT64_C(2147483647)"
 
 
 # What the wire holds. The numbers are of this module alone.
@@ -64,21 +65,3 @@ cdef enum Code:
     E_DATE, E_TIME, E_TIMESTAMP, E_INTERVAL, E_BIT, E_ARRAY, E_DIMENSIONS, E_ELEMENT, E_SIZE
     E_INTEGER, E_FLOAT, E_NUL, E_FRACTION, E_DIGITS, E_BIT_TEXT, E_OFFSETS, E_FIELD
 
-
-cdef inline int grow(void** data, int64_t* capacity, int64_t needed) noexcept nogil:
-    """Makes room for ``needed`` bytes (half as much again, so that appending is linear)."""
-    cdef int64_t wanted
-    cdef void* moved
-    if needed <= capacity[0]:
-        return OK
-    wanted = capacity[0] + (capacity[0] >> 1)
-    if wanted < needed:
-        wanted = needed
-    if wanted < 256:
-        wanted = 256
-    moved = realloc(data[0], <size_t> wanted)
-    if moved == NULL:
-        return E_MEMORY
-    data[0] = moved
-    capacity[0] = wanted
-    return OK

@@ -10,6 +10,8 @@ are checked; what does not fit raises ValueError, a format that is not known Typ
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.pycapsule cimport PyCapsule_GetContext, PyCapsule_GetPointer, PyCapsule_New, PyCapsule_SetContext
+from cpython.ref cimport Py_INCREF, Py_XDECREF, PyObject
 from libc.stdint cimport INT32_MAX, int64_t, uint16_t, uint64_t, uint8_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
@@ -21,6 +23,7 @@ from digest_cell cimport *
 from digest_column cimport BLOCK, fold_column
 from digest_json cimport Json, json_canonical, json_free
 from digest_mix cimport *
+from intake cimport Intake, IntakeColumn
 
 FORMAT_VERSION = 1
 
@@ -157,6 +160,85 @@ cdef inline void store(uint8_t* out, int64_t row, uint64_t low, uint64_t high) n
     for i in range(8):
         out[16 * row + i] = (high >> (56 - 8 * i)) & 255
         out[16 * row + 8 + i] = (low >> (56 - 8 * i)) & 255
+
+
+# What an intake (see intake.pxd) adds to: the parts of a Hasher that folding needs, which outlives it.
+cdef struct Tally:
+    Node* nodes
+    int node_count
+    const int* columns
+    int column_count
+    Bucket* total
+    Json* json
+
+
+cdef enum:
+    # Codes of an intake, beside those of a cell.
+    BAD_COLUMNS = 1000   # columns that are not of the layouts that were bound
+
+
+cdef int bind_shown(Tally* tally_, const IntakeColumn* columns, int count) noexcept nogil:
+    """Binds all nodes to a block of columns in the same order. Only what could be read wrongly is compared."""
+    cdef Node* node
+    cdef const IntakeColumn* shown
+    cdef int i
+    if count != tally_.node_count:
+        return BAD_COLUMNS
+    for i in range(count):
+        node = tally_.nodes + i
+        shown = columns + i
+        if shown.width != (0 if node.layout == LAYOUT_BOOL else node.width):
+            return BAD_COLUMNS
+        if (shown.payload_size >= 0) != (node.layout == LAYOUT_BYTES_32):
+            return BAD_COLUMNS
+        node.offset = 0
+        node.length = shown.rows
+        node.validity = shown.validity
+        node.data = shown.data
+        node.payload = shown.payload
+        if node.layout == LAYOUT_BYTES_FIXED:
+            node.payload_end = shown.data + shown.rows * shown.width
+        else:
+            node.payload_end = shown.payload + shown.payload_size if shown.payload_size > 0 else shown.payload
+    return GOOD
+
+
+cdef int take_in(Intake* self, const IntakeColumn* columns, int count, int64_t rows) noexcept nogil:
+    """Adds a block of rows to the total of the Hasher that made the intake."""
+    cdef Tally* into = <Tally*> self.state
+    cdef uint64_t a[BLOCK]
+    cdef uint64_t b[BLOCK]
+    cdef uint64_t words[BLOCK]
+    cdef uint64_t pairs[BLOCK]
+    cdef int64_t done = 0, bad = 0
+    cdef int n, i, j, code = bind_shown(into, columns, count)
+    if code != GOOD:
+        return code
+    for j in range(into.column_count):
+        if into.nodes[into.columns[j]].length != rows:
+            return BAD_COLUMNS
+    while done < rows:
+        n = BLOCK if rows - done > BLOCK else <int> (rows - done)
+        begin(a, b, n, 0)
+        for j in range(into.column_count):
+            code = fold_column(into.nodes, into.columns[j], done, n, words, pairs, a, b, &bad)
+            if code != GOOD:
+                return code
+        end(a, b, n, into.column_count)
+        for i in range(n):
+            tally(into.total, a[i], b[i])
+        done += n
+    if into.json.capacity + into.json.spare_capacity > JSON_KEPT_BYTES:
+        json_free(into.json)
+    return GOOD
+
+
+cdef void end_intake(object capsule) noexcept:
+    cdef Intake* intake = <Intake*> PyCapsule_GetPointer(capsule, b"rowferry.intake")
+    if intake != NULL:
+        free(intake.state)
+        free(intake)
+    Py_XDECREF(<PyObject*> PyCapsule_GetContext(capsule))
 
 
 cdef class Hasher:
@@ -495,6 +577,51 @@ cdef class Hasher:
         self.total.low += sum_.low
         self.total.high += sum_.high + (self.total.low < sum_.low)
         return None
+
+    def intake(self, schema):
+        """A capsule through which a decoder adds rows to the total without building Arrow arrays (intake.pxd).
+
+        schema: an object with ``__arrow_c_schema__``: the columns that will come. It, and all other use
+            of this Hasher, belong to one thread at a time. None where a layout (nested but for plain lists,
+            64-bit offsets) cannot come this way.
+        Raises TypeError as :meth:`add`.
+        """
+        cdef Intake* intake
+        cdef Tally* into
+        cdef int i
+        held = schema.__arrow_c_schema__()
+        cdef ArrowSchema* struct = schema_of(held)
+        if struct.n_children != self.column_count:
+            raise ValueError(f"a schema of {struct.n_children} columns, {self.column_count} are expected")
+        for i in range(self.column_count):
+            if not self._bind_format(self.columns[i], struct.children[i]):
+                return None
+        intake = <Intake*> calloc(1, sizeof(Intake))
+        into = <Tally*> calloc(1, sizeof(Tally))
+        if intake == NULL or into == NULL:
+            free(intake)
+            free(into)
+            raise MemoryError
+        into.nodes = self.nodes
+        into.node_count = self.node_count
+        into.columns = self.columns
+        into.column_count = self.column_count
+        into.total = &self.total
+        into.json = &self.json
+        intake.add = take_in
+        intake.state = into
+        capsule = PyCapsule_New(intake, b"rowferry.intake", end_intake)
+        Py_INCREF(self)
+        PyCapsule_SetContext(capsule, <void*> self)
+        return capsule
+
+    cdef int _bind_format(self, int index, ArrowSchema* schema) except -1:
+        """Reads the formats of a node and of its items; 0 where such a layout does not come by an intake."""
+        cdef Node* node = self.nodes + index
+        self._read_format(node, schema)
+        if node.layout == LAYOUT_LIST_32 and schema.n_children == 1 and node.child >= 0:
+            return self._bind_format(node.child, schema.children[0])
+        return node.child < 0 and node.layout not in (LAYOUT_NULL, LAYOUT_BYTES_64)
 
     def add_buckets(self, batch, sizes):
         """Adds each row to the bucket of its key (of the whole row, without a key).

@@ -36,6 +36,8 @@ from rowferry.model import (
     Table,
     TableName,
 )
+from rowferry.stages.digest import Digester, compare
+from rowferry.types import Type
 
 JOB = "job-1"
 
@@ -66,6 +68,15 @@ def request(table: Table, bound: Bound, **more: Any) -> ReadRequest:
     """Reads the columns in the forms that they come in by default."""
     columns = more.pop("columns", None) or tuple((c.name, c.type) for c in table.columns)
     return ReadRequest(table=table, columns=columns, bound=bound, **more)
+
+
+def intake_of(forms: Sequence[Type]) -> Any:
+    """What a source's raw frames are digested by: columns of these forms, each compared as itself."""
+    pairs = [compare(form, form, source_engine="postgres", target_engine="postgres") for form in forms]
+    schema = pa.schema([(str(i), form.arrow) for i, form in enumerate(forms)])
+    intake = Digester([p for p in pairs if p], "source").intake(schema)
+    assert intake is not None
+    return intake
 
 
 def batches(reader: Reader, wanted: ReadRequest) -> list[pa.RecordBatch]:

@@ -445,7 +445,9 @@ def test_large_cells_pass_in_bounded_batches(url: str, sql: Any) -> None:
     sql("CREATE TABLE t AS SELECT g AS id, repeat('x', 5000000) AS pad FROM generate_series(1, 6) g")
     with contract.source_at(url) as source, contextlib.closing(source.reader()) as reader:
         table = contract.described(source, "t")
-        blocks = list(reader.read(contract.request(table, Bound({}), raw=True)))
+        blocks = list(
+            reader.read(contract.request(table, Bound({}), intake=contract.intake_of([c.type for c in table.columns])))
+        )
         assert [b.batch.num_rows for b in blocks] == [1] * 6
         assert all(len(memoryview(b.raw)) > 5_000_000 for b in blocks)
 

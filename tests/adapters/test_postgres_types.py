@@ -48,7 +48,8 @@ def carry(source: Source, target: Target, name: str, wanted: Callable[[tuple[Typ
         TableName(None, name), tuple(c.column for c in columns), table.primary_key, user_types=table.user_types
     )
     target.create_table(made, made.name, "postgres")
-    request = ReadRequest(table, tuple((c.source, c.form) for c in columns), Bound({}), raw=raw)
+    intake = contract.intake_of(chosen) if raw else None
+    request = ReadRequest(table, tuple((c.source, c.form) for c in columns), Bound({}), intake=intake)
     target.ledger.open(create=True)
     with contextlib.closing(source.reader()) as reader, contextlib.closing(target.writer()) as writer:
         writer.claim("none")
@@ -224,5 +225,7 @@ def test_value_without_a_decoded_form_names_column_and_way_out(
 def test_block_keeps_rows_of_raw_frames_and_batch_together(filled: tuple[str, dict[str, str]], source: Source) -> None:
     table = contract.described(source, "t00")
     with contextlib.closing(source.reader()) as reader:
-        blocks: list[Block] = list(reader.read(contract.request(table, Bound({}), raw=True)))
+        blocks: list[Block] = list(
+            reader.read(contract.request(table, Bound({}), intake=contract.intake_of([c.type for c in table.columns])))
+        )
     assert sum(b.batch.num_rows for b in blocks) == 3 and all(len(memoryview(b.raw)) > 0 for b in blocks)

@@ -72,7 +72,8 @@ class TargetOptions:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Block:
-    """Some rows. ``raw`` holds the same rows as the engine's own frames, where they were asked for."""
+    """Some rows. ``raw`` holds the same rows as the engine's own frames, where an intake was given: the
+    batch then says how many they are, and has no columns."""
 
     batch: pa.RecordBatch
     raw: Any = None
@@ -87,7 +88,9 @@ class ReadRequest:
     #: SQL condition on the source, in its own dialect.
     where: str | None = None
     batch_bytes: int = 1 << 20
-    raw: bool = False
+    #: Of ``Digester.intake``, for a source with a ``raw_format``: the frames themselves are wanted, and every
+    #: row of a block is added to the intake before the block is given.
+    intake: Any = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

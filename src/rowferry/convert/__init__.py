@@ -12,8 +12,8 @@ import functools
 from collections.abc import Sequence
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from rowferry import compute as pc
 from rowferry.convert.checks import CHECKS, Check, concerns, failing
 from rowferry.convert.layout import plain_layout
 from rowferry.convert.nested import nested_step, without

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 from collections.abc import Callable
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from rowferry import compute as pc
 from rowferry.convert.nested import list_parts, parents_of
 from rowferry.convert.numbers import negative_zeros
 from rowferry.convert.step import either
@@ -25,7 +26,8 @@ from rowferry.types import (
 )
 
 DAY_US = 86_400_000_000
-#: Days from 1970-01-01 to 0001-01-01 and to 9999-12-31.
+#: Days from 1970-01-01 to 0000-01-01, 0001-01-01 and 9999-12-31.
+YEAR_0_DAY = -719_528
 YEAR_1_DAY = -719_162
 YEAR_9999_DAY = 2_932_896
 _NUL = re.compile(b"\0")
@@ -69,17 +71,17 @@ def _infinite(array: pa.Array) -> pa.Array | None:
     return pc.or_(pc.equal(ints, pa.scalar(low, ints.type)), pc.equal(ints, pa.scalar(high, ints.type)))
 
 
-def _year_range(array: pa.Array) -> tuple[int, int]:
+def _year_range(array: pa.Array, first_day: int) -> tuple[int, int]:
     if _is_date(array):
-        return YEAR_1_DAY, YEAR_9999_DAY
+        return first_day, YEAR_9999_DAY
     day = 86_400 * 10 ** UNIT_DIGITS[array.type.unit]
     # Nanoseconds reach from 1677 to 2262 only; the ends of int64 are infinities, not times.
-    return max(YEAR_1_DAY * day, -(2**63) + 1), min((YEAR_9999_DAY + 1) * day - 1, 2**63 - 2)
+    return max(first_day * day, -(2**63) + 1), min((YEAR_9999_DAY + 1) * day - 1, 2**63 - 2)
 
 
-def _beyond_years(array: pa.Array) -> pa.Array | None:
+def _beyond_years(array: pa.Array, first_day: int = YEAR_1_DAY) -> pa.Array | None:
     ints = _temporal_ints(array)
-    low, high = _year_range(array)
+    low, high = _year_range(array, first_day)
     extremes = pc.min_max(ints).as_py()
     if extremes["min"] is None or (extremes["min"] >= low and extremes["max"] <= high):
         return None
@@ -88,11 +90,16 @@ def _beyond_years(array: pa.Array) -> pa.Array | None:
     return _some(beyond if infinite is None else pc.and_(beyond, pc.invert(infinite)))
 
 
-def _within_years(array: pa.Array) -> pa.Array:
+def _within_years(array: pa.Array, first_day: int = YEAR_1_DAY) -> pa.Array:
     ints = _temporal_ints(array)
-    low, high = (pa.scalar(end, ints.type) for end in _year_range(array))
+    low, high = (pa.scalar(end, ints.type) for end in _year_range(array, first_day))
     ints = pc.if_else(pc.less(ints, low), low, pc.if_else(pc.greater(ints, high), high, ints))
     return ints.view(array.type)
+
+
+def _no_year(array: pa.Array) -> pa.Array | None:
+    one_byte = pc.and_(pc.greater_equal(array, 1901), pc.less_equal(array, 2155))
+    return _some(pc.invert(pc.or_(one_byte, pc.equal(array, 0))))
 
 
 def _nan(array: pa.Array) -> pa.Array | None:
@@ -159,6 +166,13 @@ _DATES = ("date", "timestamp", "timestamptz")
 CHECKS: dict[str, Check] = {
     "finite_time": Check(_DATES, "is infinite", _infinite),
     "year_1_9999": Check(_DATES, "lies outside the years 1 to 9999", _beyond_years, _within_years),
+    "year_0_9999": Check(
+        _DATES,
+        "lies outside the years 0 to 9999",
+        functools.partial(_beyond_years, first_day=YEAR_0_DAY),
+        functools.partial(_within_years, first_day=YEAR_0_DAY),
+    ),
+    "year_type": Check(("int16",), "is neither 0 nor a year from 1901 to 2155", _no_year),
     "no_nan": Check(FLOATS, "is not a number", _nan),
     "no_negative_zero": Check(FLOATS, "is −0.0", _negative_zero, _without_sign),
     "finite_number": Check((*FLOATS, "numeric"), "is not a finite number", _not_finite),

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from rowferry import compute as pc
 from rowferry.convert.step import EXACT, PASS, Step, always, bisecting, checked
 from rowferry.types import FLOATS, Type
 

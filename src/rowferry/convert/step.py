@@ -8,7 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
+
+from rowferry import compute as pc
 
 #: array → (converted array, mask of the rows whose value does not fit, or None where all do). Where the mask
 #: is true the converted array holds the nearest value that fits, or NULL where there is none. The mask may

@@ -5,8 +5,8 @@ from __future__ import annotations
 from array import array as machine_array
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from rowferry import compute as pc
 from rowferry.convert.step import PASS, SERVER_DECIDES, Function, Step, always, chain, checked, validity
 from rowferry.types import Type
 

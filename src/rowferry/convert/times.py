@@ -5,8 +5,8 @@ from __future__ import annotations
 from array import array as machine_array
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from rowferry import compute as pc
 from rowferry.convert.step import PASS, Step, always, checked, falses, validity
 from rowferry.types import (
     DATE_INFINITY,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import pyarrow as pa
 
@@ -70,6 +71,12 @@ class Transfer:
         self.rows_sent = 0
         self.bytes = 0
         self.touched: dict[str, int] = {}
+        #: Where the source adds its rows itself, since it hands on raw frames.
+        self.intake: Any = None
+        if way.plan.raw:
+            self.intake = self._read.intake(pa.schema([pa.field(c.source, c.form.arrow) for c in way.plan.columns]))
+            if self.intake is None:
+                raise AssertionError("raw frames of columns that no intake takes")
 
     @property
     def digest_read(self) -> Digest:
@@ -85,13 +92,13 @@ class Transfer:
             if self._stop.is_set():
                 raise StoppedError("stopped")
             batch = block.batch
-            self._read.add(batch)
             self.rows_read += batch.num_rows
-            if not self._way.plan.raw:
+            if self.intake is None:
+                self._read.add(batch)
                 batch = self._way.convert(batch, self.touched)
                 if self._sent is not self._read:
                     self._sent.add(batch)
             self.rows_sent += batch.num_rows
-            self.bytes += batch.nbytes
+            self.bytes += batch.nbytes if block.raw is None else len(block.raw)
             yield Block(batch, block.raw)
             del batch, block

@@ -36,7 +36,8 @@ class Shared:
     #: The state that the source is read in: the job's token in the ledger.
     snapshot: str
     on_event: EventHandler
-    lock: threading.Lock = dataclasses.field(default_factory=threading.Lock)
+    #: Held for changes of what follows; notified when a chunk has landed.
+    lock: threading.Condition = dataclasses.field(default_factory=threading.Condition)
     tries: dict[tuple[int, int], int] = dataclasses.field(default_factory=dict)
     #: Tries beyond the first, by table.
     retries: dict[int, int] = dataclasses.field(default_factory=dict)
@@ -49,6 +50,7 @@ class Shared:
     def widen(self, table: int, began: float) -> None:
         with self.lock:
             self.carried += 1
+            self.lock.notify_all()
             self.spans[table] = (min(began, self.spans.get(table, (began, 0.0))[0]), time.monotonic())
 
     def fail(self, error: BaseException) -> None:
@@ -57,6 +59,12 @@ class Shared:
             if self.error is None or (isinstance(self.error, StoppedError) and not isinstance(error, StoppedError)):
                 self.error = error
         self.stop.set()
+
+    def await_chunk(self, carried: int) -> None:
+        """Waits until more than ``carried`` chunks of this process have landed, or until it is time to look at
+        those of others."""
+        with self.lock:
+            self.lock.wait_for(lambda: self.carried != carried or self.stop.is_set(), limits.CLAIM_POLL_S)
 
     def count_try(self, chunk: ChunkRow) -> int:
         with self.lock:
@@ -124,6 +132,7 @@ class Worker(threading.Thread):
     def _next(self) -> bool:
         """Claims and carries one chunk. False when there is nothing left to do."""
         shared = self._shared
+        carried = shared.carried
         try:
             chunk, pending = self._claim()
         except RowferryError as error:
@@ -133,7 +142,7 @@ class Worker(threading.Thread):
             if pending == 0:
                 return False
             self._idle(pending)
-            shared.stop.wait(limits.CLAIM_POLL_S)
+            shared.await_chunk(carried)
             return True
         self._idle_since, self._said = None, False
         passing("claimed")
@@ -205,7 +214,7 @@ class Worker(threading.Thread):
             bound=chunk.bound,
             where=plan.where,
             batch_bytes=limits.BATCH_BYTES,
-            raw=plan.raw,
+            intake=transfer.intake,
         )
         write = WriteRequest(
             table=plan.target,

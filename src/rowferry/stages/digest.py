@@ -16,8 +16,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from rowferry import compute as pc
 from rowferry._native import row_digest
 from rowferry.convert.layout import plain_layout
 from rowferry.errors import DataError
@@ -298,6 +298,15 @@ class Digester:
         """Adds n rows × k columns. Raises DataError: the batch is malformed (nothing of it was added);
         TypeError: a column that cannot be brought to its comparison type."""
         self._call(self._hasher.add, batch)
+
+    def intake(self, schema: pa.Schema) -> Any:
+        """What a decoder adds rows to directly, a block at a time, without Arrow arrays between (ext/intake.pxd):
+        k columns of these types. None where they cannot come that way, so that they must be given to :meth:`add`."""
+        if len(schema) != len(self._programs):
+            raise DataError(f"a batch of {len(schema)} columns, where {len(self._programs)} are compared")
+        if any(_is_rare(field.type, self._programs[i]) for i, field in enumerate(schema)):
+            return None
+        return self._hasher.intake(schema)
 
     def add_buckets(self, batch: pa.RecordBatch) -> None:
         """Adds each row to its bucket. Raises as :meth:`add`; after a DataError the buckets are of no use."""

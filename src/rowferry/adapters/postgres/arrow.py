@@ -12,19 +12,23 @@ import pyarrow as pa
 Taken = tuple[int, int, list[Any], Any]
 
 
-def assemble(schema: pa.Schema, taken: tuple[int, Sequence[Taken], Any]) -> pa.RecordBatch:
+def bare(rows: int) -> pa.RecordBatch:
+    """A batch of so many rows without columns."""
+    return pa.RecordBatch.from_struct_array(pa.StructArray.from_buffers(pa.struct([]), rows, [None]))
+
+
+def assemble(schema: pa.Schema, taken: tuple[int, Sequence[Taken]]) -> pa.RecordBatch:
     """The RecordBatch of n rows × k columns that ``Decoder.take`` gave as buffers.
 
     schema: k fields whose Arrow types are those of the decoder's codecs (``types.Type.arrow``);
         a type of another width or layout is a ValueError, not a misread buffer.
     The batch keeps the kernel's buffers alive; nothing is copied.
     """
-    rows, columns, _ = taken
+    rows, columns = taken
     if len(columns) != len(schema):
         raise ValueError(f"{len(columns)} columns were decoded, the schema has {len(schema)}")
-    if not columns:  # a batch without columns would forget how many rows it has
-        empty = pa.StructArray.from_buffers(pa.struct([]), rows, [None])
-        return pa.RecordBatch.from_struct_array(empty)
+    if not columns:
+        return bare(rows)
     arrays = [build_array(field.type, column) for field, column in zip(schema, columns, strict=True)]
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
 

@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from rowferry import compute as pc
 from rowferry.adapters.postgres.chunks import select_from
 from rowferry.adapters.postgres.connect import Parameters
 from rowferry.adapters.postgres.failure import is_transient
@@ -146,7 +146,7 @@ class IndependentReader:
         return self._connection
 
     def read(self, request: ReadRequest) -> Iterator[Block]:
-        if request.raw:
+        if request.intake is not None:
             raise ConfigError("--independent reads no raw frames")
         table = request.table
         for name, form in request.columns:
