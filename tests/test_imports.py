@@ -32,6 +32,7 @@ FLOORS = {
     "rowferry.errors": 0,
     "rowferry.failpoints": 0,
     "rowferry.limits": 0,
+    "rowferry.compute": 0,
     "rowferry.model": 0,
     "rowferry.redaction": 0,
     "rowferry.selection": 0,

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from rowferry import limits
 from rowferry.engine import progress
+from rowferry.engine.live import LiveSink
 from rowferry.engine.progress import (
     ChunkFinished,
     ChunkRetried,
@@ -18,7 +19,6 @@ from rowferry.engine.progress import (
     JobFinished,
     JobStarted,
     JsonSink,
-    LiveSink,
     Note,
     PlainSink,
     StepFinished,

@@ -7,8 +7,8 @@ import dataclasses
 import threading
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from rowferry import compute as pc
 from rowferry.convert import value_text
 from rowferry.engine.narrow import digests_of
 from rowferry.engine.report import RowDifference

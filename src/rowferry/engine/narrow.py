@@ -6,8 +6,8 @@ import threading
 from collections.abc import Iterable, Sequence
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from rowferry import compute as pc
 from rowferry import limits
 from rowferry.model import Digest
 from rowferry.stages.digest import Digester

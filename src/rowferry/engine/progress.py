@@ -4,25 +4,21 @@ The engine calls ``on_event(event)`` from any of its threads; every sink takes a
 own, never raises for a terminal that went away, and holds memory by the number of tables,
 not of chunks.
 
-    LiveSink    a human at a terminal: a bar for each table, rows/s, MB/s, ETA, retries
-    PlainSink   a pipe: one line for each table, and one at most every few seconds
-    JsonSink    --log-json: one JSON line for each chunk, and for what else happens
-    QuietSink   --quiet: nothing
+    live.LiveSink  a human at a terminal: a bar for each table, rows/s, MB/s, ETA, retries
+    PlainSink      a pipe: one line for each table, and one at most every few seconds
+    JsonSink       --log-json: one JSON line for each chunk, and for what else happens
+    QuietSink      --quiet: nothing
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import threading
 import time
 from collections.abc import Callable
 from typing import Any, Protocol, TextIO
-
-from rich.console import Console
-from rich.live import Live
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeRemainingColumn
-from rich.text import Text
 
 from rowferry import limits
 from rowferry.engine.report import Report
@@ -202,7 +198,7 @@ def _snapshot_words(snapshot: str | None) -> str:
     return "" if snapshot is None else f", snapshot: {snapshot}"
 
 
-def _chunks_words(tables: tuple[TableTotals, ...]) -> str:
+def chunks_words(tables: tuple[TableTotals, ...]) -> str:
     chunks = sum(t.chunks for t in tables)
     over = sum(t.chunks_taken_over for t in tables)
     taken = f", {count(over)} of them done already" if over else ""
@@ -224,7 +220,7 @@ class QuietSink:
 
 
 @dataclasses.dataclass(slots=True)
-class _Tally:
+class Tally:
     """How far one table is."""
 
     totals: TableTotals
@@ -272,7 +268,7 @@ class PlainSink:
         self._every_s = every_s
         self._clock = clock
         self._lock = threading.Lock()
-        self._tallies: dict[str, _Tally] = {}
+        self._tallies: dict[str, Tally] = {}
         self._told_at = clock()
         self._begun = clock()
         self._retries = 0
@@ -316,19 +312,19 @@ class PlainSink:
         elif isinstance(event, Note):
             self._out.line(f"note: {event.text}")
 
-    def _tally(self, table: str) -> _Tally:
-        return self._tallies.setdefault(table, _Tally(TableTotals(table)))
+    def _tally(self, table: str) -> Tally:
+        return self._tallies.setdefault(table, Tally(TableTotals(table)))
 
     def _start(self, event: JobStarted) -> None:
         # A job may announce itself twice (copy, then its verification): what is known stays.
         for totals in event.tables:
             known = self._tallies.get(totals.table)
             if known is None:
-                self._tallies[totals.table] = _Tally(totals, totals.chunks_taken_over, totals.rows_taken_over)
+                self._tallies[totals.table] = Tally(totals, totals.chunks_taken_over, totals.rows_taken_over)
         job = f" job {event.job}" if event.job else ""
         again = " goes on" if event.resumed else ""
         self._out.line(
-            f"{event.command}{job}{again}: {event.source} to {event.target}, {_chunks_words(event.tables)}, "
+            f"{event.command}{job}{again}: {event.source} to {event.target}, {chunks_words(event.tables)}, "
             f"{plural(event.workers, 'worker')}{_snapshot_words(event.snapshot)}"
         )
 
@@ -415,147 +411,6 @@ class JsonSink:
         return {k: round(v, 6) if isinstance(v, float) else v for k, v in data.items()}
 
 
-class _RateColumn(ProgressColumn):
-    """Rows/s and MB/s of a table since its first chunk of this run."""
-
-    def render(self, task: Task) -> Text:
-        seconds = task.fields["seconds"]
-        if not seconds:
-            return Text("")
-        rows, size = task.fields["rows"], task.fields["bytes"]
-        mb = f"{size / seconds / 1e6:,.1f} MB/s" if size else ""
-        return Text(f"{rate(rows, seconds)} rows/s {mb}")
-
-
-class LiveSink:
-    """The live display: a bar for each table at work (finished ones beyond the screen are folded
-    into the line above), rows/s, MB/s, ETA, retries."""
-
-    def __init__(self, console: Console, scrub: Callable[[str], str] = str) -> None:
-        self._console = console
-        self._scrub = scrub
-        self._lock = threading.Lock()
-        self._progress = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=24),
-            TextColumn("{task.percentage:>3.0f}%"),
-            TextColumn("{task.fields[shown]}", markup=False),
-            _RateColumn(),
-            TimeRemainingColumn(compact=True),
-            TextColumn("{task.fields[alert]}", markup=False, style="yellow"),
-            console=console,
-        )
-        self._live = Live(self._progress, console=console, refresh_per_second=8, transient=True)
-        self._tasks: dict[str, TaskID] = {}
-        self._tallies: dict[str, _Tally] = {}
-        self._verifying: set[str] = set()
-
-    def __enter__(self) -> LiveSink:
-        self._live.__enter__()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._live.__exit__(None, None, None)
-
-    def __call__(self, event: Event) -> None:
-        with self._lock:
-            self._take(event)
-
-    def _take(self, event: Event) -> None:
-        if isinstance(event, JobStarted):
-            self._start(event)
-        elif isinstance(event, ChunkStarted):
-            tally = self._tally(event.table)
-            tally.begun = tally.begun or time.monotonic()
-            self._show(event.table)
-        elif isinstance(event, ChunkFinished):
-            self._advance(event.table, event.rows_committed, event.bytes)
-        elif isinstance(event, ChunkTakenOver):
-            self._advance(event.table, event.rows_committed, 0)
-        elif isinstance(event, ChunkRetried):
-            self._tally(event.table).retries += 1
-            self._show(event.table)
-            self._print(f"{event.table}: chunk {event.chunk} again in {event.wait_s:.1f} s: {event.error}")
-        elif isinstance(event, StepStarted):
-            if event.table is not None:
-                self._show(event.table, alert=event.kind)
-        elif isinstance(event, VerifyStarted):
-            self._verify_start(event)
-        elif isinstance(event, VerifyAdvanced):
-            self._progress.advance(self._task(event.table), event.rows)
-        elif isinstance(event, VerifyFinished):
-            self._verify_finish(event)
-        elif isinstance(event, (Waiting, Note)):
-            self._print(event.reason if isinstance(event, Waiting) else event.text)
-
-    def _print(self, text: str) -> None:
-        self._console.print(Text(printable(self._scrub(text))), soft_wrap=True)
-
-    def _tally(self, table: str) -> _Tally:
-        return self._tallies.setdefault(table, _Tally(TableTotals(table)))
-
-    def _task(self, table: str) -> TaskID:
-        if table not in self._tasks:
-            name = printable(self._scrub(table))
-            short = name if len(name) <= 28 else name[:27] + "…"
-            fields: dict[str, Any] = {"shown": "", "alert": "", "rows": 0, "bytes": 0, "seconds": 0.0}
-            self._tasks[table] = self._progress.add_task(short, total=None, visible=False, **fields)
-        return self._tasks[table]
-
-    def _start(self, event: JobStarted) -> None:
-        job = f" {event.job}" if event.job else ""
-        self._print(f"{event.command}{job}: {event.source} → {event.target}, {_chunks_words(event.tables)}")
-        for totals in event.tables:
-            if totals.table not in self._tallies:
-                self._tallies[totals.table] = _Tally(totals, totals.chunks_taken_over, totals.rows_taken_over)
-
-    def _advance(self, table: str, rows: int, size: int) -> None:
-        tally = self._tally(table)
-        tally.chunks += 1
-        tally.rows += rows
-        tally.bytes += size
-        self._show(table)
-        self._fold()
-
-    def _show(self, table: str, alert: str = "") -> None:
-        tally = self._tally(table)
-        moved = tally.rows - tally.totals.rows_taken_over
-        seconds = time.monotonic() - tally.begun if tally.begun is not None else 0.0
-        retries = plural(tally.retries, "retry") if tally.retries else ""
-        self._progress.update(
-            self._task(table),
-            total=tally.totals.chunks or None,
-            completed=tally.chunks,
-            visible=True,
-            shown=f"{count(tally.rows)} rows",
-            alert=alert or retries,
-            rows=moved,
-            bytes=tally.bytes,
-            seconds=seconds,
-        )
-
-    def _fold(self) -> None:
-        """Hides the oldest finished tables where the bars would not fit on the screen."""
-        room = max(4, self._console.size.height - 6)
-        shown = [t for t in self._tasks if self._progress.tasks[self._tasks[t]].visible]
-        for table in shown[: max(0, len(shown) - room)]:
-            if self._tallies[table].finished:
-                self._progress.update(self._tasks[table], visible=False)
-
-    def _verify_start(self, event: VerifyStarted) -> None:
-        self._verifying.add(event.table)
-        self._tally(event.table)
-        task = self._task(event.table)
-        self._progress.reset(task, total=event.rows or None, visible=True, rows=0, bytes=0, seconds=0.0)
-        self._progress.update(task, shown="", alert="verifying")
-
-    def _verify_finish(self, event: VerifyFinished) -> None:
-        task = self._task(event.table)
-        total = self._progress.tasks[task].total or 1
-        verdict = "equal" if event.equal else "DIFFERENT"
-        self._progress.update(task, total=total, completed=total, visible=True, alert=verdict)
-
-
 def make(
     stream: TextIO,
     *,
@@ -568,7 +423,8 @@ def make(
         return QuietSink()
     if log_json:
         return JsonSink(stream, scrub)
-    console = Console(file=stream, highlight=False)
-    if console.is_terminal and not console.is_dumb_terminal:
-        return LiveSink(console, scrub)
+    if stream.isatty() or os.environ.get("FORCE_COLOR"):
+        from rowferry.engine import live  # drawing takes a while to load, and a pipe does without
+
+        return live.sink(stream, scrub) or PlainSink(stream, scrub)
     return PlainSink(stream, scrub)

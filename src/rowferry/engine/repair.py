@@ -12,8 +12,8 @@ import dataclasses
 import threading
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from rowferry import compute as pc
 from rowferry import limits
 from rowferry.adapters.protocol import Source, Target
 from rowferry.convert import conversion

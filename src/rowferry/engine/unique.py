@@ -6,8 +6,8 @@ from __future__ import annotations
 import threading
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from rowferry import compute as pc
 from rowferry.adapters.protocol import Source
 from rowferry.convert import value_text
 from rowferry.engine.narrow import DIGEST, bucket_sums, digest_array, flags_of, groups_of

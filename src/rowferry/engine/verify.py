@@ -15,8 +15,8 @@ import threading
 from collections.abc import Callable, Sequence
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from rowferry import compute as pc
 from rowferry import limits
 from rowferry.adapters.protocol import Source
 from rowferry.engine.naming import Names, choose

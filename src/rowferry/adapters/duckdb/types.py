@@ -11,8 +11,8 @@ from __future__ import annotations
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from rowferry import compute as pc
 from rowferry.adapters.duckdb.wire import GUARD, literal, quote
 from rowferry.convert import canonical_array
 from rowferry.errors import DataError

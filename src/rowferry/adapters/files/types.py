@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from rowferry import compute as pc
 from rowferry.convert import canonical_array
 from rowferry.errors import DataError
 from rowferry.model import Refusal

@@ -13,9 +13,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from rowferry import compute as pc
 from rowferry.adapters.files.types import PARQUET
 from rowferry.errors import RowferryError
 from rowferry.types import type_of_field

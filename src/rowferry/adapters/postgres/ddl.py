@@ -120,7 +120,12 @@ class Definer:
             ]:
                 return  # made before a crash
             raise TargetError("a table of this name, with other columns, stands in the way", table=str(name))
-        self._query(f"CREATE TABLE {qualified(name)} ({', '.join(columns)})")
+        # Chunks are committed one by one: autovacuum would vacuum and analyse the half-loaded table beside the
+        # load, again and again. add_keys gives the table back to it.
+        self._query(
+            f"CREATE TABLE {qualified(name)} ({', '.join(columns)}) "
+            "WITH (autovacuum_enabled = false, toast.autovacuum_enabled = false)"
+        )
 
     def _formatted(self, native: str) -> str:
         """A type's name as format_type writes it."""
@@ -186,6 +191,7 @@ class Definer:
         return self._control.execute("SELECT to_regcollation(?) IS NOT NULL", (collation,))[0][0] is True
 
     def add_keys(self, table: Table, name: TableName) -> None:
+        self._query(f"ALTER TABLE {qualified(name)} RESET (autovacuum_enabled, toast.autovacuum_enabled)")
         if not table.primary_key:
             return
         existing = self._catalog.describe(name, as_target=True)
