@@ -247,7 +247,7 @@ def _plan_columns(
         if isinstance(found, Refusal):
             findings.refuse(source.name, found)
         elif not found.column.generated:
-            plans.append(found)
+            plans.append(found if existing is not None or column.name in source.primary_key else _nullable(found))
     for refusal in [*(_unfilled(existing, plans) if existing else ()), *_colliding(plans, caps)]:
         findings.refuse(source.name, refusal)
     if len(findings.refusals.get(str(source.name), ())) > before:
@@ -300,6 +300,15 @@ def _same_format(request: Request) -> bool:
     return source.raw_format is not None and source.raw_format == target.raw_format and not request.independent
 
 
+def _own_text(column: Column, request: Request, policy: str | None) -> Type | None:
+    """The text that the column's own engine writes, where its values do not all fit the default form: a database
+    of the same engine reads it back as the same value (MySQL's 0000-00-00)."""
+    if column.refusal is None or policy not in (None, "text") or request.source.engine != request.target.engine:
+        return None
+    texts = (f for f in column.forms if f.kind == "opaque" and (f.native or "").partition(":")[2] == column.native)
+    return next(texts, None)
+
+
 def _new_column(
     column: Column, target: Target, request: Request, policy: str | None, kinds: frozenset[str]
 ) -> ColumnPlan | Refusal:
@@ -309,6 +318,11 @@ def _new_column(
         planned = target.plan_column(named, wire)
         if not isinstance(planned, Refusal):
             return _column_plan(column, wire, planned, target, request, policy)
+    own = _own_text(column, request, policy)
+    if own is not None:
+        planned = target.plan_column(named, own)
+        if not isinstance(planned, Refusal) and planned.native == column.native:
+            return _column_plan(column, own, planned, target, request, policy)
     if column.refusal is not None and policy not in column.refusal.policies:
         return dataclasses.replace(column.refusal, column=column.name)
     refusal = Refusal(column.name, f"{column.native or column.type} has no form that fits", policies=("skip",))
@@ -339,6 +353,9 @@ def _existing_column(
     wire = _wire(column, request, policy, kinds)
     if wire is not None and wire in into.forms and column.native == into.native:
         return _column_plan(column, wire, dataclasses.replace(into, type=wire), target, request, policy)
+    own = _own_text(column, request, policy)
+    if own is not None and column.native == into.native:
+        return _column_plan(column, own, dataclasses.replace(into, type=own), target, request, policy)
     if column.refusal is not None and policy not in column.refusal.policies:
         return dataclasses.replace(column.refusal, column=column.name)
     refusal = Refusal(column.name, f"no form fits the target's {into.native}", policies=("skip",))
@@ -352,6 +369,14 @@ def _existing_column(
         if number == 0:
             refusal = found
     return refusal
+
+
+def _nullable(plan: ColumnPlan) -> ColumnPlan:
+    """A column that is made for values of which a policy makes some NULL is not made NOT NULL."""
+    if "not_null" not in plan.checks:
+        return plan
+    checks = tuple(c for c in plan.checks if c != "not_null")
+    return dataclasses.replace(plan, column=dataclasses.replace(plan.column, nullable=True), checks=checks)
 
 
 def _no_comparison(kind: Type) -> Comparison:
@@ -373,7 +398,9 @@ def _column_plan(
         return Refusal(
             column.name, f"{form} and {into.type} cannot be compared, so nothing could be proven", policies=("skip",)
         )
-    if not column.nullable or into.nullable:
+    # Under the policy null a value that does not fit becomes a NULL, where there was none.
+    nulls = column.nullable or (policy == "null" and not (way.lossless and column.refusal is None))
+    if not nulls or into.nullable:
         return ColumnPlan(column.name, form, into.name, into, comparison, policy, checks)
     return ColumnPlan(column.name, form, into.name, into, comparison, policy, (*checks, "not_null"))
 

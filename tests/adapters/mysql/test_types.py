@@ -461,15 +461,6 @@ def test_key_that_is_too_long_says_so() -> None:
     assert "3072" in str(types.table_natives(columns, ("a",)))
 
 
-def test_write_expression_makes_bits_of_digits(session: MysqlSession) -> None:
-    session.query("CREATE TABLE t (c bit(64), d bit(3))")
-    ones = "'" + "1" * 64 + "'"
-    sql = types.write_expression("bit(64)", ones), types.write_expression("bit(3)", "'101'")
-    session.query(f"INSERT INTO t VALUES ({sql[0]}, {sql[1]})")
-    assert session.query("SELECT HEX(c), d + 0 FROM t") == [("F" * 16, 5)]
-    assert types.write_expression("int(11)", "'1'") is None
-
-
 @pytest.mark.parametrize(
     ("native", "form", "carrier"),
     [

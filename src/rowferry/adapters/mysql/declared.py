@@ -174,7 +174,8 @@ def forms_of(d: Declared, mariadb: bool = True) -> tuple[Type, ...]:
     best = read_type(d, mariadb)
     if best.kind in ("text", "char", "json", "jsonb", "opaque", "binary"):
         return (best,)
-    if best.kind in ("bit", "float32", "float64", "uuid"):
+    if best.kind in ("bit", "float32", "float64", "uuid", "enum"):
+        # What the server would not take back as it is: digits of bits, an ENUM's invalid ''.
         return (best, Type("text"))
     return (best, Type("opaque", native=PREFIX + str(d)))
 

@@ -247,10 +247,12 @@ def checks(column: Column) -> tuple[str, ...]:
     d = parse(column.native)
     names: list[str] = []
     if d is not None and d.name in DATED:
-        names += ["finite_time", "year_1_9999"]
+        names += ["finite_time", "year_0_9999"]
     if column.type.kind in FLOATS:
         # MariaDB stores −0.0 as 0.0 without a word.
         names += ["finite_number", "no_negative_zero"]
+    if d is not None and d.name == "year":
+        names.append("year_type")
     return tuple(names)
 
 

@@ -14,8 +14,8 @@ from rowferry.model import Column
 from rowferry.types import Type
 
 __all__ = [
-    "checks", "is_silent", "plan_column", "select_expression", "table_natives", "tags_of", "unfit_expression",
-    "write_expression",
+    "carrier", "checks", "is_silent", "plan_column", "select_expression", "table_natives", "tags_of",
+    "unfit_expression",
 ]  # fmt: skip
 
 
@@ -83,15 +83,3 @@ def carrier(column: Column, form: Type) -> Type:
     if form.kind == "interval" or (form.kind in ("list", "struct", "map") and name != "set"):
         return Type("text")
     return form
-
-
-def write_expression(native: str, value: str) -> str | None:
-    """The SQL that makes a column's value of the text that stands for it (``value``: SQL for that text), for
-    LOAD DATA's SET; None where the text itself is taken as the value.
-
-    BIT takes bytes, not digits.
-    """
-    d = parse(native)
-    if d is not None and d.name == "bit":
-        return f"CAST(CONV({value}, 2, 10) AS UNSIGNED)"
-    return None
