@@ -30,7 +30,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[2] / "tests"))
 import lineitem
 import servers
 from rowferry._native.pg_copy import HEADER, TRAILER, Decoder, Encoder
-from rowferry.adapters.postgres.arrow import assemble
+from rowferry.adapters.buffers import assemble
 from rowferry.adapters.postgres.source import Stream
 from rowferry.adapters.postgres.wire import Wire
 from rowferry.stages.digest import Digester, compare

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from kernels.pg_copy_reference import HEADER, I32, I64, TRAILER, Codec, encode
 from rowferry._native.pg_copy import Decoder, Encoder
-from rowferry.adapters.postgres.arrow import assemble
+from rowferry.adapters.buffers import assemble
 from rowferry.stages.digest import Digester, compare
 from rowferry.types import from_arrow as from_arrow_type
 

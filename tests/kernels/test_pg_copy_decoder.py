@@ -12,7 +12,7 @@ import pytest
 from kernels import pg_copy_reference as twin
 from kernels.pg_copy_values import batch_of, decode_all, digester, drain, framed, schema_of, stream_of, tally_all
 from rowferry._native.pg_copy import HEADER, TRAILER, DecodeError, Decoder, FrameError
-from rowferry.adapters.postgres.arrow import assemble
+from rowferry.adapters.buffers import assemble
 
 INT: twin.Codec = ("int4", {})
 TEXT: twin.Codec = ("text", {})

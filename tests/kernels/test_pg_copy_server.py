@@ -15,7 +15,7 @@ from kernels import pg_copy_reference as twin
 from kernels.pg_copy_values import batch_of, bits, decode_all, digester, drain, encode_all, schema_of, tally_all
 from kernels.test_pg_copy_golden import GOLDEN, REFUSED
 from rowferry._native.pg_copy import HEADER, TRAILER, DecodeError, Decoder, Encoder
-from rowferry.adapters.postgres.arrow import assemble
+from rowferry.adapters.buffers import assemble
 
 pytestmark = pytest.mark.server
 #: Read for comparing only.

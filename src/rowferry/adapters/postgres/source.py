@@ -9,8 +9,8 @@ from typing import Any
 import pyarrow as pa
 
 from rowferry import limits
+from rowferry.adapters.buffers import assemble, bare
 from rowferry.adapters.postgres import types
-from rowferry.adapters.postgres.arrow import assemble, bare
 from rowferry.adapters.postgres.catalog import Catalog, from_table
 from rowferry.adapters.postgres.chunks import Splitter, select_from
 from rowferry.adapters.postgres.connect import Parameters, parameters
