@@ -118,11 +118,15 @@ def _pair_table(source: Table, target: Table, request: Request, pairs: Pairs) ->
         if column.name not in partners:
             continue
         other = target.column(partners[column.name])
+        if request.policy(str(source.name), column.name) == "null":
+            # The source reads as NULL what does not fit its default form.
+            column = dataclasses.replace(column, refusal=None)
         found = _pair_column(column, other, request)
         if found is None:
+            why = f": {column.refusal.reason} ({column.refusal.count or 0:,} rows)" if column.refusal else ""
             reasons.append(
                 f"column {column.name!r}: {column.native or column.type} and {other.native or other.type} "
-                "cannot be compared"
+                f"cannot be compared{why}"
             )
         else:
             columns.append(found)
