@@ -77,6 +77,8 @@ class Block:
 
     batch: pa.RecordBatch
     raw: Any = None
+    #: Column → values of these rows that the source gave as NULL, since they do not fit and its policy is null.
+    touched: dict[str, int] | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -93,6 +93,8 @@ class Transfer:
                 raise StoppedError("stopped")
             batch = block.batch
             self.rows_read += batch.num_rows
+            for column, count in (block.touched or {}).items():
+                self.touched[column] = self.touched.get(column, 0) + count
             if self.intake is None:
                 self._read.add(batch)
                 batch = self._way.convert(batch, self.touched)

@@ -70,8 +70,9 @@ class MysqlReader:
                 null_dates=columns.null_dates,
             )  # fmt: skip
             for batch in rows:
-                yield Block(columns.finished(batch))
-            columns.settle(rows.settled)
+                finished = columns.finished(batch)
+                yield Block(finished, touched=columns.touched(rows.settled))
+                del batch, finished
         except RowferryError as error:
             error.at(table=table)
             if number_of(error) == _DEFINITION_CHANGED:
@@ -125,7 +126,8 @@ class _Columns:
         self.null_dates: list[bool] = []
         #: Position of a wanted column → position of the one that tells of it, and whether the policy is null.
         self._told: dict[int, tuple[int, bool]] = {}
-        self._nulled = [0] * len(self._wanted)
+        #: Values that were made NULL until now: by the server, and those that :meth:`touched` has told of.
+        self._nulled, self._said = [0] * len(self._wanted), [0] * len(self._wanted)
         expressions = [self._expression(i, column, form) for i, (column, form) in enumerate(self._wanted)]
         for i, (column, form) in enumerate(self._wanted):
             if i in self._told:
@@ -187,9 +189,13 @@ class _Columns:
         except RowferryError as error:
             raise error.at(table=self._table, column=column.name) from None
 
-    def settle(self, settled: list[int]) -> None:
-        """Counts what policies made NULL, once all rows of the chunk were read."""
+    def touched(self, settled: list[int]) -> dict[str, int] | None:
+        """What the policy null made NULL in the rows since it was last asked. ``settled``: of all rows until now,
+        as the decoder counted them, by its columns."""
+        counts = {}
         for i, (column, _) in enumerate(self._wanted):
             count = settled[i] + self._nulled[i]
-            if count:
-                self._source.settle(self._table, column.name, count)
+            if count > self._said[i]:
+                counts[column.name] = count - self._said[i]
+                self._said[i] = count
+        return counts or None

@@ -36,7 +36,6 @@ class MysqlSource:
         self._snapshot: snapshot.Snapshot | None = None
         self._idle: list[MysqlSession] = []
         self._unversioned: dict[TableName, str] = {}
-        self._settled: dict[tuple[str, str], int] = {}
         self._closed = False
 
     def list_tables(self) -> list[TableName]:
@@ -93,9 +92,6 @@ class MysqlSource:
             named = ", ".join(f"{name} ({engine})" for name, engine in list(self._unversioned.items())[:10])
             more = f" and {len(self._unversioned) - 10} more" if len(self._unversioned) > 10 else ""
             notes.append(f"of tables without snapshots each chunk was read as it was just then: {named}{more}")
-        with self._lock:
-            settled = sorted(self._settled.items())
-        notes += [f"{count:,} values of {t}.{c} that did not fit were read as NULL" for (t, c), count in settled]
         return "; ".join(notes) or None
 
     def split(self, table: Table, where: str | None, chunk_bytes: int, chunk_rows_min: int) -> list[Bound]:
@@ -164,11 +160,6 @@ class MysqlSource:
             if pattern in (f"{table}.{column}", column) or fnmatch.fnmatchcase(f"{table}.{column}", pattern):
                 found = policy
         return found
-
-    def settle(self, table: str, column: str, count: int) -> None:
-        """Counts values that the policy null made NULL."""
-        with self._lock:
-            self._settled[table, column] = self._settled.get((table, column), 0) + count
 
     def kill_query(self, session: MysqlSession) -> None:
         """Ends the statement that another session of this source is in; the session stays. Never raises."""
