@@ -7,8 +7,10 @@ take as it was, the first row at fault is found by loading halves again, and nam
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import re
+import socket
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +18,7 @@ import pyarrow as pa
 from pymysql import err
 
 from rowferry.adapters.mysql import failure, nested, wire
+from rowferry.adapters.mysql.declared import TEXT_FORMED
 from rowferry.adapters.mysql.layout import Layout
 from rowferry.adapters.mysql.session import MysqlSession
 from rowferry.adapters.protocol import Block
@@ -34,11 +37,15 @@ BLOCK_BYTES = MIB
 #: What a statement needs beside its tuples.
 STATEMENT_BYTES = 64 * 1024
 #: LOCAL is not allowed: MariaDB's, MySQL's, and MySQL's for a session that has not asked for it.
-_LOCAL_REFUSED = (1148, 3948, 2068)
+_LOCAL_REFUSED = (1148, 4166, 3948, 2068)
 #: Warnings that tell nothing of a row: a binary log of statements that may not be repeatable (1592).
 HARMLESS = (1592,)
 _ROW = re.compile(r"at row (\d+)\b")
-_COLUMN = re.compile(r"[Cc]olumn '((?:[^']|'')+)'|for column (?:`(?:[^`]|``)*`\.)*`((?:[^`]|``)+)`")
+#: … for column 'a' at row 3; for column `db`.`t`.`a`; CONSTRAINT `t.a` failed (a check of one column, as of JSON).
+_COLUMN = re.compile(
+    r"[Cc]olumn '((?:[^']|'')+)'|for column (?:`(?:[^`]|``)*`\.)*`((?:[^`]|``)+)`"
+    r"|CONSTRAINT `(?:[^`.]|``)*\.((?:[^`]|``)+)` failed"
+)
 
 
 @dataclasses.dataclass(slots=True)
@@ -90,7 +97,10 @@ class Loader:
     def __init__(self, session: MysqlSession, layout: Layout, *, local: bool = True) -> None:
         self._session = session
         self._layout = layout
+        #: Columns that name a row in messages.
+        self.key: tuple[str, ...] = ()
         self._nested = [i for i, c in enumerate(layout.columns) if _is_rendered(c, layout.codecs[i][0])]
+        self._addresses = [i for i, f in enumerate(layout.fields) if f.declared.name in TEXT_FORMED]
         #: LOAD DATA LOCAL is used; else INSERTs.
         self.local = local and session.variables.get("local_infile", "ON").upper() in ("ON", "1")
 
@@ -135,7 +145,16 @@ class Loader:
         return left[0] if left else None
 
     def _rendered(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """The batch with JSON texts for what is nested, and texts for intervals."""
+        """The batch with JSON texts for what is nested, and texts for intervals. Raises DataError for an address
+        that the server would spell otherwise: it is not what would be read back."""
+        for i in self._addresses:
+            for number, text in enumerate(batch.column(i).to_pylist()):
+                if text is not None and _spelled(text) != text:
+                    raise self._data_error(
+                        f"the server would read the address as {_spelled(text)!r}",
+                        self._layout.columns[i],
+                        batch.slice(number, 1),
+                    )
         for i in self._nested:
             texts = nested.to_text(batch.column(i), self._layout.columns[i].column.type)
             batch = batch.set_column(i, pa.field(batch.schema.field(i).name, texts.type), texts)
@@ -153,7 +172,7 @@ class Loader:
             found = self._session.error(error)
             if not isinstance(found, DataError) or self._session.closed:
                 raise found from None
-            return Outcome(found.message, found.column, _row_of(found.message), found.code)
+            return Outcome(found.message, _column_of(found.message), _row_of(found.message), found.code)
         except OSError as error:
             raise self._session.error(error) from None
 
@@ -264,8 +283,6 @@ class Loader:
         error = self._data_error(
             f"{outcome.problem}, row {part.first + number + 1:,} of this chunk", column, part.row(number)
         )
-        if column is None:
-            error.column = outcome.column
         error.code = outcome.code
         return error
 
@@ -284,12 +301,17 @@ class Loader:
             hint="change the value in the source, leave the row out with --where, or give the column another type",
         )
 
-    #: Columns that name a row in messages.
-    key: tuple[str, ...] = ()
-
 
 class LocalRefusedError(Exception):
     """The server does not take LOAD DATA LOCAL; its rows can go in by INSERT."""
+
+
+def _spelled(address: str) -> str | None:
+    """An address of inet4 or inet6 as the server writes it; None where it is none."""
+    for family in (socket.AF_INET, socket.AF_INET6):
+        with contextlib.suppress(OSError, ValueError):
+            return socket.inet_ntop(family, socket.inet_pton(family, address))
+    return None
 
 
 def _is_rendered(column: ColumnPlan, codec: str) -> bool:
@@ -304,6 +326,11 @@ def _shown(row: pa.RecordBatch, index: int, column: ColumnPlan) -> str:
         return "NULL" if text is None else repr(str(text)[:200])
     found = value_text(array, 0, kind)
     return "NULL" if found is None else repr(found)
+
+
+def _column_of(message: str) -> str | None:
+    found = _COLUMN.search(message)
+    return None if found is None else next(name for name in found.groups() if name).replace("``", "`")
 
 
 def _row_of(message: str) -> int | None:
@@ -325,6 +352,4 @@ def _warnings(session: MysqlSession) -> Outcome | None:
     texts: Sequence[tuple[str, int, str]] = [(str(level), int(code), str(text)) for level, code, text in rows]
     ranked = sorted(texts, key=lambda w: (_row_of(w[2]) is None, w[0] == "Note"))
     _, code, text = ranked[0]
-    column = _COLUMN.search(text)
-    name = (column[1] or column[2]).replace("``", "`") if column else None
-    return Outcome(text, name, _row_of(text), f"{code}/01000")
+    return Outcome(text, _column_of(text), _row_of(text), f"{code}/01000")

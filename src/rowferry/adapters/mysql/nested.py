@@ -226,7 +226,7 @@ def _units(text: str, t: Type) -> int:
     if len(fraction) > digits:
         raise ValueError(f"{text!r} has more digits than {t}")
     seconds = int(found["hours"]) * 3600 + int(found["minutes"]) * 60 + int(found["seconds"])
-    units = seconds * 10**digits + int(fraction.ljust(digits, "0") or 0)
+    units: int = seconds * 10**digits + int(fraction.ljust(digits, "0") or 0)
     units = -units if found["sign"] else units
     return units + (_days_of(found) * _DAY_S * 10**digits if dated else 0)
 

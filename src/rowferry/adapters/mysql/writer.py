@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Sequence
 
 from rowferry.adapters import sql_ledger
@@ -19,6 +20,9 @@ from rowferry.model import ChunkRow, ColumnPlan, TableName
 
 #: The temporary table that an upsert's rows are staged in: its columns and unique keys are the target's.
 STAGE = "rowferry_staged"
+
+#: How long a chunk that seems to be held by others is looked for again after a connection was lost.
+UNDOING_S = 2.0
 
 _UNIQUE_KEYS = """
 SELECT index_name, column_name, sub_part FROM information_schema.statistics
@@ -145,19 +149,30 @@ class MysqlWriter:
         self._on_inserts = on_inserts
         self._local = True
         self._session = connector.connect()
+        #: Until then the server may still undo what a connection of ours that was cut off had loaded, and hold its
+        #: chunk (monotonic seconds).
+        self._undoing_until = 0.0
 
     def _alive(self) -> MysqlSession:
         """The session, between transactions; a new one where the server has gone meanwhile."""
         if self._session.closed or self._session.readable():
             self._session.close()
             self._session = self._connector.patiently()
+            self._undoing_until = time.monotonic() + UNDOING_S
         return self._session
 
     def claim(self, job: str) -> ChunkRow | None:
-        self._locks.keep()
-        session = self._alive()
-        session.begin()
-        return sql_ledger.claim(session, self._names, job)
+        while True:
+            self._locks.keep()
+            session = self._alive()
+            session.begin()
+            chunk = sql_ledger.claim(session, self._names, job)
+            if chunk is not None or time.monotonic() >= self._undoing_until:
+                return chunk
+            session.rollback()
+            if not self.pending(job):
+                self._undoing_until = 0.0
+            time.sleep(UNDOING_S / 20)
 
     def pending(self, job: str) -> int:
         return sql_ledger.pending(self._alive(), self._names, job)
