@@ -108,10 +108,15 @@ def _kept(column: Column, form: Type, server: Server, collations: frozenset[str]
     if form.kind == "opaque":
         # Only what came out of this very type goes back into it as the server's own text.
         return (native, form) if form in declared.forms_of(d, server.mariadb) else None
-    if form != own or declared.rounds(d):
-        # What is in a FLOAT(7,3) is rounded already, but only the server knows to which of two neighbours.
+    if form != own or not _keeps(d):
         return None
     return native, Type("list", element=Type("enum", labels=d.labels)) if d.name == "set" else own
+
+
+def _keeps(d: Declared) -> bool:
+    """Whether a value that came out of such a column goes in again unchanged. A FLOAT(m,d) rounds to d places: to the
+    same number again, where numbers of m digits are apart by more than those that the float can hold."""
+    return not declared.rounds(d) or (d.size or 0) <= (7 if d.name == "float" else 15)
 
 
 def _is_spelled_out(d: Declared) -> bool:
