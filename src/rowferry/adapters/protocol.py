@@ -123,6 +123,14 @@ class Cuttable(Protocol):
         Called while the owner's own thread is in the middle of something. Never raises."""
 
 
+@runtime_checkable
+class Noting(Protocol):
+    """A target with something to say in the report about how it went."""
+
+    def notes(self) -> tuple[str, ...]:
+        """Sentences, each once, about what was done otherwise than usual (rows by INSERT, say)."""
+
+
 class Reader(Protocol):
     """One connection of a source, in the source's snapshot. Used by one thread at a time."""
 

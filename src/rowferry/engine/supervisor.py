@@ -18,7 +18,7 @@ from typing import Any
 
 from rowferry import limits
 from rowferry.adapters import registry
-from rowferry.adapters.protocol import Source, Target
+from rowferry.adapters.protocol import Noting, Source, Target
 from rowferry.engine import opening, outcome, planner, proof, unfit, unique
 from rowferry.engine.jobs import plan_of
 from rowferry.engine.progress import EventHandler, JobFinished, JobStarted, Note, TableTotals, Waiting
@@ -463,7 +463,7 @@ class Copy:
             seconds=time.monotonic() - self._started,
             workers=self._request.workers,
             tables=tuple(tables),
-            notes=tuple(self._notes),
+            notes=(*self._notes, *(target.notes() if isinstance(target, Noting) else ())),
         )
 
     def _failed(
