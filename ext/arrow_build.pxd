@@ -104,9 +104,17 @@ cdef inline void copy_bytes(uint8_t* out, const uint8_t* value, int32_t size) no
 cdef inline bint utf8_valid(const uint8_t* text, int64_t size) noexcept nogil:
     """Whether the bytes are UTF-8 (no surrogates, no overlong forms, nothing above U+10FFFF)."""
     cdef int64_t i = 0
+    cdef uint64_t word
     cdef uint8_t lead, second
     cdef int more, k
     while i < size:
+        while i + 8 <= size:  # eight ASCII characters at once
+            memcpy(&word, text + i, 8)
+            if word & 0x8080808080808080ULL:
+                break
+            i += 8
+        if i >= size:
+            break
         lead = text[i]
         i += 1
         if lead < 0x80:
