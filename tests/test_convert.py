@@ -174,7 +174,7 @@ def model_time(form: Type, to: Type, value: int) -> object:
         return None
     out = int(seconds * 10**digits)
     low, high = (TIMESTAMP_MINUS_INFINITY, TIMESTAMP_INFINITY) if stamp else (-(2**63) - 1, 2**63)
-    if not low < out < high:
+    if not low < out < high or (to.kind == "time" and not 0 <= seconds <= 86_400):
         return None
     return (0, 0, out) if to.kind == "interval" else out
 
@@ -216,6 +216,18 @@ TIME_PAIRS = [
     *((Type("date"), Type("timestamp", unit=u)) for u in DIGITS),
     *((Type("timestamp", unit=u), Type("date")) for u in DIGITS),
     *((Type("duration", unit=u), Type("interval", precision=p)) for u in DIGITS for p in (None, 6)),
+    *(
+        (Type("time", unit=u), Type("duration", unit=v, precision=p))
+        for u in ("us", "ns")
+        for v in DIGITS
+        for p in (None, 0)
+    ),
+    *(
+        (Type("duration", unit=v), Type("time", unit=u, precision=p))
+        for u in ("us", "ns")
+        for v in DIGITS
+        for p in (None, 0)
+    ),
 ]
 TEXT_PAIRS = [
     (Type("text"), t)

@@ -188,6 +188,17 @@ CLOTHES: dict[str, tuple[Type, Type, list[Any]]] = {
         Type("duration", unit="ns"),
         [ticks(pa.duration(u), -7 * f, None) for u, f in (("s", 1), ("ms", 10**3), ("us", 10**6), ("ns", 10**9))],
     ),
+    "times as durations": (
+        Type("time"),
+        Type("duration"),
+        [
+            ticks(pa.time64("us"), 86_400_000_000, 1_500_000, None),
+            ticks(pa.time64("ns"), 86_400_000_000_000, 1_500_000_000, None),
+            pa.array([86_400_000, 1500, None], pa.int32()).view(pa.time32("ms")),
+            (ticks(pa.duration("us"), 86_400_000_000, 1_500_000, None), "target"),
+            (ticks(pa.duration("ms"), 86_400_000, 1500, None), "target"),
+        ],
+    ),
     "durations as intervals": (
         Type("duration"),
         Type("interval"),

@@ -48,6 +48,10 @@ def time_step(form: Type, to: Type) -> Step | str | None:
         return _duration_to_interval(form, to)
     if pair == ("interval", "duration"):
         return checked(lambda a: _interval_to_duration(a, to))
+    if pair == ("time", "duration"):
+        return _time_to_duration(form, to)
+    if pair == ("duration", "time"):
+        return checked(lambda a: _duration_to_time(a, form, to))
     if set(pair) == {"timestamp", "timestamptz"}:
         return "a wall clock time is no instant: a time zone would have to be assumed"
     return None
@@ -108,6 +112,27 @@ def _floor_divide(ints: pa.Array, step: int) -> pa.Array:
     quotient = pc.divide(ints, step)  # rounds towards zero
     below = pc.greater(pc.multiply(quotient, step), ints)
     return pc.subtract(quotient, below.cast(INT64))
+
+
+def _time_to_duration(form: Type, to: Type) -> Step:
+    """A time of day is the duration since midnight (MySQL's TIME is both)."""
+    rescaled = _rescale_step(form, to, infinities=False)
+    if rescaled.function is None:
+        return always(lambda a: a.view(INT64).view(to.arrow))
+    return rescaled
+
+
+def _duration_to_time(array: pa.Array, form: Type, to: Type) -> tuple[pa.Array, pa.Array | None]:
+    """Durations from 0 to 24 hours, as the time of day after midnight."""
+    ints, unfit = array.view(INT64), None
+    day = DAY_S * 10 ** digits_of(form)
+    extremes = pc.min_max(ints).as_py()
+    if extremes["min"] is not None and (extremes["min"] < 0 or extremes["max"] > day):
+        unfit = pc.or_(pc.less(ints, 0), pc.greater(ints, day))
+        ints = pc.max_element_wise(pc.min_element_wise(ints, day, skip_nulls=False), 0, skip_nulls=False)
+    loose = max(0, digits_of(form) - precision_of(to)) if precision_of(form) > precision_of(to) else 0
+    ints, finer = _rescale(ints, digits_of(to) - digits_of(form), loose, infinities=False)
+    return ints.view(to.arrow), finer if unfit is None else unfit if finer is None else pc.or_(unfit, finer)
 
 
 def _date_to_timestamp(array: pa.Array, to: Type) -> tuple[pa.Array, pa.Array | None]:

@@ -45,6 +45,7 @@ BOOL_RULE = "false counts as 0 and true as 1"
 UUID_TEXT_RULE = "a uuid counts as its text in lower case"
 UUID_BYTES_RULE = "a uuid counts as its 16 bytes"
 DATE_RULE = "a date counts as its midnight"
+TIME_RULE = "a time counts as the duration since midnight"
 DURATION_RULE = "a duration counts as an interval without months and days"
 JSON_RULE = "JSON by value: keys sorted, the last of duplicate keys, numbers by value"
 TEXT_RULE = "by the text that stands for the value"
@@ -98,7 +99,7 @@ def _pair(source: Type, target: Type, unsigned_zero: bool, nested: bool) -> _Way
     if "wire" in kinds:
         same = source.kind == target.kind and source.native == target.native
         return _Way(f"wire({_quoted(source.native or '')})") if same else None
-    return _time_pair(source, target)
+    return _time_pair(source, target, nested)
 
 
 def _quoted(text: str) -> str:
@@ -173,8 +174,10 @@ def _binary_pair(kinds: set[str]) -> _Way | None:
     return _Way("binary", (UUID_BYTES_RULE,)) if kinds == {"uuid", "binary"} else None
 
 
-def _time_pair(source: Type, target: Type) -> _Way | None:
+def _time_pair(source: Type, target: Type, nested: bool) -> _Way | None:
     kinds = {source.kind, target.kind}
+    if kinds == {"time", "duration"} and not nested:  # inside lists times are never brought to durations
+        return _Way("duration", (TIME_RULE,))
     if kinds == {"date", "timestamp"}:
         return _Way("timestamp", (DATE_RULE,))
     if kinds == {"duration", "interval"}:
@@ -375,7 +378,7 @@ def merge_buckets(parts: Iterable[Sequence[Digest]]) -> list[Digest]:
 
 def _is_rare(t: pa.DataType, program: _Program) -> bool:
     """True where the kernel does not read the layout itself."""
-    if program[0] == "numeric" and pa.types.is_floating(t):
+    if (program[0] == "numeric" and pa.types.is_floating(t)) or (program[0] == "duration" and pa.types.is_time(t)):
         return True
     if isinstance(t, pa.BaseExtensionType):
         return _is_rare(t.storage_type, program)
@@ -400,6 +403,9 @@ def _plain_array(array: pa.Array, program: _Program) -> pa.Array:
     array = plain_layout(array, form)
     if program[0] == "numeric" and pa.types.is_floating(array.type):
         return _float_text(array)
+    if program[0] == "duration" and pa.types.is_time(array.type):
+        unit = "ns" if array.type.unit == "ns" else "us"
+        return array.cast(pa.time64(unit)).view(pa.int64()).view(pa.duration(unit))
     return array
 
 
