@@ -22,7 +22,7 @@ import rowferry
 import servers
 from end_to_end import ferry
 from rowferry import ConfigError, DifferenceError, SourceError, StoppedError, TargetError
-from rowferry.engine.progress import ChunkFinished, StepStarted, VerifyStarted
+from rowferry.engine.progress import ChunkFinished, StepStarted, VerifyAdvanced, VerifyStarted, Waiting
 from rowferry.errors import LedgerError
 
 ROWS = 20_000
@@ -202,6 +202,120 @@ def test_crash_in_verify_goes_on(ends: Ends, side: str) -> None:
     report = ends.copy(verify=True, on_event=At(VerifyStarted, 1, lambda: crash(server)))
     ends.check()
     assert all(t.equal for t in report.tables)
+
+
+@pytest.mark.parametrize("side", ["source", "target"])
+def test_crash_while_verify_reads_compares_that_table_again(ends: Ends, side: str) -> None:
+    ends.copy()
+    execute(ends.target_url, "update big set t = 'x' where id = 7", "delete from nokey where id = 8")
+    server = ends.source_server if side == "source" else ends.target_server
+    events: list[Any] = []
+    at = At(VerifyAdvanced, 1, lambda: crash(server), side=side)
+
+    def seen(event: Any) -> None:
+        events.append(event)
+        at(event)
+
+    report = rowferry.verify(ends.source_url, ends.target_url, on_event=seen)
+    assert report.exit_code == 1
+    big, nokey = report.tables
+    assert (big.missing, big.extra, big.changed) == (0, 0, 1)
+    assert (nokey.missing, nokey.extra, nokey.changed) == (1, 0, 0)
+    # Nothing had been found when the server went: all is of one snapshot after all.
+    assert report.snapshot == "one"
+    assert any(isinstance(e, Waiting) and "goes on in" in e.reason for e in events)
+    ends.check_closed()
+
+
+@pytest.mark.parametrize("side", ["source", "target"])
+def test_crash_between_two_tables_of_a_verify_keeps_what_was_found(ends: Ends, side: str) -> None:
+    ends.copy()
+    server = ends.source_server if side == "source" else ends.target_server
+    started: list[str] = []
+
+    def event(event: Any) -> None:
+        if isinstance(event, VerifyStarted):
+            started.append(event.table)
+            if len(started) == 2:
+                crash(server)
+
+    report = rowferry.verify(ends.source_url, ends.target_url, on_event=event)
+    assert report.equal is True
+    assert report.snapshot == "mixed"
+    assert any("under 2 snapshots" in note for note in report.notes)
+    assert started == ["big", "nokey", "nokey"]
+
+
+def test_verify_of_a_server_that_stays_away_ends_with_its_side(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
+    from rowferry import limits
+
+    monkeypatch.setattr(limits, "CHUNK_TRIES", 3)
+    ends.copy()
+    for server, error in ((ends.source_server, SourceError), (ends.target_server, TargetError)):
+        stay_away = At(VerifyAdvanced, 1, lambda: server.stop(signal.SIGQUIT))  # noqa: B023
+        try:
+            with pytest.raises(error):
+                rowferry.verify(ends.source_url, ends.target_url, on_event=stay_away)
+        finally:
+            server.start()
+    # A wrong port is told at once: nothing had begun.
+    began = time.monotonic()
+    with pytest.raises(SourceError):
+        rowferry.verify(f"postgresql://postgres:x@127.0.0.1:{servers.free_port()}/x", ends.target_url)
+    assert time.monotonic() - began < 5
+
+
+def test_stop_while_verify_waits_for_a_server_ends_quickly(ends: Ends) -> None:
+    ends.copy()
+    stop = threading.Event()
+
+    def event(event: Any) -> None:
+        away(event)
+        if isinstance(event, Waiting):
+            stop.set()
+
+    away = At(VerifyAdvanced, 1, lambda: ends.target_server.stop(signal.SIGQUIT))
+    try:
+        with pytest.raises(StoppedError):
+            rowferry.verify(ends.source_url, ends.target_url, on_event=event, stop=stop)
+    finally:
+        ends.target_server.start()
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_crash_in_a_repair_doubles_nothing(ends: Ends, monkeypatch: pytest.MonkeyPatch, when: str) -> None:
+    """Before the repair has written anything, and after all of it was committed while its answer was lost."""
+    from rowferry.engine import verifier
+
+    ends.copy()
+    execute(
+        ends.target_url, "delete from nokey where id <= 100", "delete from big where id = 5", "update big set n = 0"
+    )
+    crashed: list[str] = []
+    mend = verifier.repair
+
+    def repair(source: Any, target: Any, plan: Any, *rest: Any) -> int:
+        name = plan.target.name.name
+        if name not in crashed:
+            crashed.append(name)
+            if when == "after":
+                mend(source, target, plan, *rest)
+            ends.target_server.stop(signal.SIGQUIT)
+        return mend(source, target, plan, *rest)
+
+    def event(event: Any) -> None:
+        if isinstance(event, Waiting):
+            ends.target_server.start()
+
+    monkeypatch.setattr(verifier, "repair", repair)
+    report = rowferry.verify(ends.source_url, ends.target_url, repair=True, on_event=event)
+    assert report.exit_code == 0
+    # By value: a repair does not keep the scale in which an unbounded numeric is shown.
+    by_value = "select count(*), count(distinct id), sum(n), min(t) from {}"
+    for table in ("big", "nokey"):
+        assert execute(ends.target_url, by_value.format(table)) == execute(ends.source_url, by_value.format(table))
+    assert {t.source: t.repaired for t in report.tables} == {"big": ROWS, "nokey": 100}
+    assert crashed == ["big", "nokey"]
 
 
 @pytest.mark.parametrize("side", ["source", "target"])

@@ -9,6 +9,7 @@ from rowferry.adapters import registry
 from rowferry.adapters.protocol import Source
 from rowferry.engine import planner, spelling
 from rowferry.engine.request import Request
+from rowferry.engine.scan import blamed_on_target
 from rowferry.errors import ConfigError
 from rowferry.model import Column, ColumnPlan, Comparison, Table, TableName, TablePlan
 from rowferry.stages import digest
@@ -46,7 +47,8 @@ def pair(source: Source, target: Source, request: Request) -> Pairs:
         table = source.describe(name, census=True)
         if table is None:
             raise ConfigError("no such table in the source", table=str(name))
-        other = target.describe(partner, census=True)
+        with blamed_on_target():
+            other = target.describe(partner, census=True)
         if other is None:
             pairs.absent.append(table)
             continue
@@ -65,7 +67,8 @@ def _partners(
     partners = {name: new or name for name, new in chosen}
     if request.match_names != "loose":
         return partners
-    tables, views = target.list_tables(), target.list_views()
+    with blamed_on_target():
+        tables, views = target.list_tables(), target.list_views()
     taken = {new for _, new in chosen if new is not None and new in {*tables, *views}}
     for names in (tables, views):
         wanted = {partner: name for name, partner in partners.items() if partner not in taken}
@@ -87,7 +90,8 @@ def _note_the_rest(target: Source, partners: set[TableName], request: Request, p
     """Says what only the target has, and what would be paired if names were taken less exactly."""
     if request.tables and not pairs.absent:
         return
-    rest = [n for n in target.list_tables() if n not in partners]
+    with blamed_on_target():
+        rest = [n for n in target.list_tables() if n not in partners]
     for table in pairs.absent:
         if alike := [str(n) for n in rest if spelling.fold_table(n) == spelling.fold_table(table.name)]:
             pairs.notes.append(

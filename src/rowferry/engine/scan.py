@@ -117,13 +117,11 @@ class Side:
     def _blamed(self) -> Iterator[None]:
         """Errors name the table; what fails while the target is read is the target's failure."""
         try:
-            yield
+            with blamed_on_target() if self.name == "target" else contextlib.nullcontext():
+                yield
         except RowferryError as error:
-            if self.name == "target" and isinstance(error, SourceError):
-                blamed = TargetError(error.message)
-                blamed.__dict__.update(error.__dict__)
-                raise blamed.at(table=str(self.table.name)) from error
-            raise error.at(table=str(self.table.name)) from None
+            error.at(table=str(self.table.name))
+            raise
 
     def _read(
         self,
@@ -150,6 +148,17 @@ class Side:
     def threads(self) -> int:
         """How many consumers a scan can use."""
         return max(1, min(self._workers, len(self._bounds)))
+
+
+@contextlib.contextmanager
+def blamed_on_target() -> Iterator[None]:
+    """What fails while the target is read is the target's failure."""
+    try:
+        yield
+    except SourceError as error:
+        blamed = TargetError(error.message)
+        blamed.__dict__.update(error.__dict__)
+        raise blamed from error
 
 
 def side_of(plan: TablePlan, side: str) -> tuple[Table, tuple[tuple[str, Type], ...], str | None]:

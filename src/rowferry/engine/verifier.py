@@ -1,4 +1,11 @@
-"""The verify command: pair two databases, compare them row by row, mend the target on request."""
+"""The verify command: pair two databases, compare them row by row, mend the target on request.
+
+    open both sides ─► pair ─► compare each table ─► mend what differs ─► compare all of them afresh
+
+Where a side fails in a way that may pass (a server restarts), all connections are closed and opened again,
+and the table that was at work is compared from its beginning, under new snapshots; what was found of the
+tables before it stays.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +13,9 @@ import contextlib
 import dataclasses
 import threading
 import time
+from collections.abc import Iterator
 
+from rowferry import limits
 from rowferry.adapters.protocol import Source, Target
 from rowferry.engine import opening, outcome, pairing
 from rowferry.engine.pairing import Pairs, Unlike, pair
@@ -20,14 +29,17 @@ from rowferry.engine.progress import (
     VerifyAdvanced,
     VerifyFinished,
     VerifyStarted,
+    Waiting,
 )
 from rowferry.engine.proof import with_difference
 from rowferry.engine.repair import repair
 from rowferry.engine.report import Report, TableReport
 from rowferry.engine.request import Request
-from rowferry.engine.scan import Consumer, Side
+from rowferry.engine.scan import Consumer, Side, blamed_on_target
+from rowferry.engine.stopping import Cutter
 from rowferry.engine.verify import TableDifference, verify_tables
-from rowferry.errors import ConfigError, RefusedError
+from rowferry.engine.worker import retry_wait_s
+from rowferry.errors import ConfigError, RefusedError, RowferryError, StoppedError
 from rowferry.model import Table, TablePlan
 
 
@@ -35,45 +47,150 @@ def verify(request: Request, on_event: EventHandler, stop: threading.Event) -> R
     """Compares source and target. Differences are in the report (``exit_code`` 1), not an exception."""
     request.check()
     opening.check_ends(request)
-    return Verification(request, on_event, stop).run()
+    run = Verification(request, on_event, stop)
+    tries = steps = 0
+    while True:
+        try:
+            return run.attempt()
+        except RowferryError as error:
+            if stop.is_set() and error.transient:  # a connection that was cut
+                raise StoppedError("stopped on request") from error
+            # As for a copy: only tries without any progress between them are counted.
+            tries = 1 if run.steps > steps else tries + 1
+            steps = run.steps
+            if not error.transient or not run.began or tries >= limits.CHUNK_TRIES:
+                raise
+            wait_s = retry_wait_s(tries)
+            on_event(Waiting(f"{error}; the verification goes on in {wait_s:.1f} s"))
+            if stop.wait(wait_s):
+                raise StoppedError("stopped on request") from error
+
+
+@dataclasses.dataclass(slots=True)
+class Look:
+    """One look at all tables; it may take several attempts, each under snapshots of its own."""
+
+    found: dict[int, tuple[TableReport, TableDifference]] = dataclasses.field(default_factory=dict)
+    absent: list[TableReport] = dataclasses.field(default_factory=list)
+    #: What the source guaranteed in each attempt that compared anything.
+    guarantees: list[str] = dataclasses.field(default_factory=list)
+    note: str | None = None
+
+    @property
+    def guarantee(self) -> str:
+        return self.guarantees[0] if len(self.guarantees) == 1 else "mixed"
+
+
+@dataclasses.dataclass(slots=True)
+class Mending:
+    """How far a repair has come."""
+
+    #: The table that is being repaired: what of that was committed is not known after a failure.
+    at: int | None = None
+    #: Tables that are through, and the rows that were inserted or deleted in each.
+    done: set[int] = dataclasses.field(default_factory=set)
+    rows: dict[int, int] = dataclasses.field(default_factory=dict)
+    refused: list[str] = dataclasses.field(default_factory=list)
 
 
 class Verification:
+    """One verify command; ``attempt`` may be called again after a failure that may pass."""
+
     def __init__(self, request: Request, on_event: EventHandler, stop: threading.Event) -> None:
         self._request = request
         self._on_event = on_event
         self._stop = stop
         self._started = time.monotonic()
+        #: Both sides have answered: from here on a failure that may pass is worth another attempt.
+        self.began = False
+        #: Tables compared or mended so far: what another attempt does not do again.
+        self.steps = 0
+        self._announced = False
+        self._pairs: Pairs | None = None
+        self._look = Look()
+        self._mending = Mending()
+        self._second: Look | None = None
 
-    def run(self) -> Report:
+    def attempt(self) -> Report:
+        """Does what is not done yet. Raises what stopped it."""
+        if self._stop.is_set():
+            raise StoppedError("stopped on request")
         request = self._request
+        if self._second is None:
+            with self._ends(read_only=not request.repair) as (source, target, written):
+                if self._pairs is None:
+                    self._pairs = self._paired(source, written)
+                guarantee = self._open_snapshots(source, written)
+                self._compare(source, written, guarantee, self._look)
+                if request.repair and any(not found.equal for _, found in self._look.found.values()):
+                    self._mend(source, target, written)
+        if self._second is not None:
+            # What was open holds what it saw before the repair: only a second look, at fresh ends, is the verdict.
+            with self._ends(read_only=True) as (source, _, written):
+                self._compare(source, written, self._open_snapshots(source, written), self._second)
+        return self._report(self._second or self._look)
+
+    @contextlib.contextmanager
+    def _ends(self, *, read_only: bool) -> Iterator[tuple[Source, Target, Source]]:
         with (
-            opening.source_of(request) as source,
-            opening.target_of(request, read_only=not request.repair) as target,
-            contextlib.closing(target.as_source()) as written,
+            Cutter(self._stop) as cutter,
+            opening.source_of(self._request) as source,
+            opening.target_of(self._request, read_only=read_only) as target,
         ):
-            pairs = pair(source, written, request)
-            if pairs.problems:
-                raise RefusedError("; ".join(pairs.problems))
-            guarantee = source.open_snapshot(request.workers)
-            written.open_snapshot(request.workers)
-            self._on_event(
-                JobStarted(
-                    "verify",
-                    None,
-                    request.source.safe_url,
-                    request.target.safe_url,
-                    request.workers,
-                    tuple(TableTotals(str(t.source.name), t.source.rows, t.source.bytes) for t in pairs.tables),
-                    guarantee,
-                )
-            )
-            tables = [self._table(source, written, plan) for plan in pairs.tables]
-            absent = [self._absent(source, table) for table in pairs.absent]
-            note = source.snapshot_note()
-            if request.repair and any(not found.equal for _, found in tables):
-                tables = self._mend(source, target, pairs.tables, tables)
-        return self._report(pairs, tables, absent, guarantee, note)
+            cutter.watch(source)
+            cutter.watch(target)
+            with blamed_on_target():
+                written = target.as_source()
+            with contextlib.closing(written):
+                self.began = True
+                yield source, target, written
+
+    def _paired(self, source: Source, written: Source) -> Pairs:
+        pairs = pair(source, written, self._request)
+        if pairs.problems:
+            raise RefusedError("; ".join(pairs.problems))
+        if not (pairs.tables or pairs.absent or pairs.unlike):
+            raise ConfigError("there is nothing to compare: the source has no tables")
+        return pairs
+
+    def _open_snapshots(self, source: Source, written: Source) -> str:
+        guarantee = source.open_snapshot(self._request.workers)
+        with blamed_on_target():
+            written.open_snapshot(self._request.workers)
+        return guarantee
+
+    # --- comparing -----------------------------------------------------------------------------
+
+    def _compare(self, source: Source, written: Source, guarantee: str, look: Look) -> None:
+        """Compares the tables that this look has not compared yet."""
+        assert self._pairs is not None
+        absent = self._pairs.absent[len(look.absent) :]
+        left = [plan for plan in self._pairs.tables if plan.index not in look.found]
+        if not self._announced:
+            self._announced = True
+            self._on_event(self._started_event(self._pairs, guarantee))
+        if not (look.found or look.absent):
+            look.guarantees.clear()  # of an earlier attempt nothing is left
+        if left or absent or not look.guarantees:
+            look.guarantees.append(guarantee)
+            look.note = source.snapshot_note()
+        for plan in left:
+            look.found[plan.index] = self._table(source, written, plan)
+            self.steps += 1
+        for table in absent:
+            look.absent.append(self._absent(source, table))
+            self.steps += 1
+
+    def _started_event(self, pairs: Pairs, guarantee: str) -> JobStarted:
+        return JobStarted(
+            "verify",
+            None,
+            self._request.source.safe_url,
+            self._request.target.safe_url,
+            self._request.workers,
+            tuple(TableTotals(str(t.source.name), t.source.rows, t.source.bytes) for t in pairs.tables),
+            guarantee,
+        )
 
     def _absent(self, source: Source, table: Table) -> TableReport:
         """The report of a table that the target does not have: all its rows are missing, and are counted."""
@@ -113,44 +230,57 @@ class Verification:
         )
         return with_difference(report, found), found
 
-    def _mend(
-        self,
-        source: Source,
-        target: Target,
-        plans: list[TablePlan],
-        tables: list[tuple[TableReport, TableDifference]],
-    ) -> list[tuple[TableReport, TableDifference]]:
-        """Repairs what differs, then reads both sides afresh: only that second look is the verdict.
+    # --- mending -------------------------------------------------------------------------------
 
-        All tables are read again, since a row that was deleted may have taken others with it
-        (ON DELETE CASCADE). Parents are repaired before the tables that refer to them.
-        """
-        self._check_triggers(plans)
+    def _mend(self, source: Source, target: Target, written: Source) -> None:
+        """Repairs what differs. All tables are looked at again then, since a row that was deleted may have
+        taken others with it (ON DELETE CASCADE). Parents are repaired before the tables that refer to them."""
+        assert self._pairs is not None
+        plans, mending = self._pairs.tables, self._mending
+        self._check_triggers([p for p in plans if not self._look.found[p.index][1].equal])
+        if mending.at is not None:
+            self._take_up(source, target, written, plans[mending.at])
         waves, _ = waves_of(plans)
-        repaired = [0] * len(plans)
-        for index in sorted(range(len(plans)), key=lambda i: waves.get(plans[i].target.name, 0)):
-            plan, found = plans[index], tables[index][1]
-            if found.equal:
+        for plan in sorted(plans, key=lambda p: waves.get(p.target.name, 0)):
+            found = self._look.found[plan.index][1]
+            if found.equal or plan.index in mending.done:
                 continue
             if found.extra and not self._request.delete_extra and not self._request.contained:
                 name = str(plan.target.name)
                 self._on_event(Note(f"table {name!r}: {found.extra:,} extra rows stay; --delete-extra removes them"))
-            silent = bool(plan.target.triggers) and self._request.target_triggers == "disable"
+            mending.at = plan.index
+            self._mend_table(source, target, plan, found)
+            mending.at = None
+            mending.done.add(plan.index)
+            self.steps += 1
+        self._second = Look()
+
+    def _mend_table(self, source: Source, target: Target, plan: TablePlan, found: TableDifference) -> None:
+        silent = self._is_silenced(plan)
+        if silent:
+            target.disable_triggers(plan.target, True)
+        try:
+            rows = repair(source, target, plan, found, self._request.delete_extra, self._stop)
+            self._mending.rows[plan.index] = self._mending.rows.get(plan.index, 0) + rows
+        except RefusedError as error:
+            # It stays as it is, which the second look says; the other tables are none the worse for it.
+            self._mending.refused.append(f"not repaired: {error}")
+            self._on_event(Note(self._mending.refused[-1]))
+        finally:
             if silent:
-                target.disable_triggers(plan.target, True)
-            try:
-                repaired[index] = repair(source, target, plan, found, self._request.delete_extra, self._stop)
-            finally:
-                if silent:
-                    target.disable_triggers(plan.target, False)
-        with contextlib.closing(target.as_source()) as written, opening.source_of(self._request) as again:
-            again.open_snapshot(self._request.workers)
-            written.open_snapshot(self._request.workers)
-            out = []
-            for plan, count in zip(plans, repaired, strict=True):
-                report, found = self._table(again, written, plan)
-                out.append((dataclasses.replace(report, repaired=count), found))
-        return out
+                target.disable_triggers(plan.target, False)
+
+    def _is_silenced(self, plan: TablePlan) -> bool:
+        return bool(plan.target.triggers) and self._request.target_triggers == "disable"
+
+    def _take_up(self, source: Source, target: Target, written: Source, plan: TablePlan) -> None:
+        """After a repair that was cut short: what of it had been committed is looked up, before more is written."""
+        if self._is_silenced(plan):
+            target.disable_triggers(plan.target, False)
+        before = self._look.found[plan.index][0].differences
+        self._look.found[plan.index] = self._table(source, written, plan)
+        mended = before - self._look.found[plan.index][0].differences
+        self._mending.rows[plan.index] = self._mending.rows.get(plan.index, 0) + max(0, mended)
 
     def _check_triggers(self, plans: list[TablePlan]) -> None:
         """A trigger of the target could change what a repair writes."""
@@ -164,15 +294,13 @@ class Verification:
                     hint="choose --target-triggers fire or disable",
                 )
 
-    def _report(
-        self,
-        pairs: Pairs,
-        tables: list[tuple[TableReport, TableDifference]],
-        absent: list[TableReport],
-        guarantee: str,
-        note: str | None,
-    ) -> Report:
-        reports = [report for report, _ in tables]
+    # --- what it came to -----------------------------------------------------------------------
+
+    def _report(self, look: Look) -> Report:
+        assert self._pairs is not None
+        pairs, mended = self._pairs, self._mending.rows
+        tables = [(plan.index, *look.found[plan.index]) for plan in pairs.tables]
+        reports = [dataclasses.replace(report, repaired=mended.get(index, 0)) for index, report, _ in tables]
         problems = [
             f"table {t.source!r}: {t.missing or 0:,} rows missing, {t.extra or 0:,} extra, {t.changed or 0:,} changed"
             for t in reports
@@ -180,12 +308,6 @@ class Verification:
         ]
         problems += [f"table {str(t.name)!r}: the target has no such table" for t in pairs.absent]
         problems += [f"table {str(t.source.name)!r}: {', '.join(t.reasons)}" for t in pairs.unlike]
-        reports += [*absent, *map(_unlike, pairs.unlike)]
-        notes = list(pairs.notes)
-        if pairs.unlike:
-            notes.append("--policy TABLE.COLUMN=skip compares a table without the columns that are on one side only")
-        if not reports:
-            raise ConfigError("there is nothing to compare: the source has no tables")
         report = Report(
             command="verify",
             source=self._request.source.safe_url,
@@ -193,15 +315,29 @@ class Verification:
             status="different" if problems else "ok",
             exit_code=1 if problems else 0,
             error="; ".join(problems) or None,
-            snapshot=guarantee,
-            snapshot_note=note,
+            snapshot=look.guarantee,
+            snapshot_note=look.note,
             seconds=time.monotonic() - self._started,
             workers=self._request.workers,
-            tables=tuple(reports),
-            notes=(*notes, *(f"table {r.source!r}: {d.note}" for r, d in tables if d.note)),
+            tables=(*reports, *look.absent, *map(_unlike, pairs.unlike)),
+            notes=(
+                *self._notes(pairs, look),
+                *(f"table {report.source!r}: {found.note}" for _, report, found in tables if found.note),
+            ),
         )
         self._on_event(JobFinished(report))
         return report
+
+    def _notes(self, pairs: Pairs, look: Look) -> list[str]:
+        notes = [*pairs.notes, *self._mending.refused]
+        if pairs.unlike:
+            notes.append("--policy TABLE.COLUMN=skip compares a table without the columns that are on one side only")
+        if len(look.guarantees) > 1:
+            notes.append(
+                f"a connection was lost: the tables were compared under {len(look.guarantees)} snapshots, one after "
+                "the other, each table under one"
+            )
+        return notes
 
 
 def _unlike(pair: Unlike) -> TableReport:
