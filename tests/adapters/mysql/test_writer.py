@@ -184,7 +184,7 @@ def test_no_rows_are_none_and_leave_the_transaction_in_order(target: Target, sql
         ("a datetime", [datetime.datetime(2020, 1, 1), datetime.datetime(2020, 1, 1, 0, 0, 0, 1)], "a", "digits"),
         ("a datetime(3)", [datetime.datetime(2020, 1, 1, 0, 0, 0, 1000), datetime.datetime(2020, 1, 1, 0, 0, 0, 1)],
          "a", "digits"),
-        ("a timestamp(6) null", [datetime.datetime(2020, 1, 1), datetime.datetime(1969, 1, 1)], "a", "ncorrect|Out of range"),
+        ("a timestamp(6) null", [datetime.datetime(2020, 1, 1), datetime.datetime(1969, 1, 1)], "a", "ncorrect|range"),
         ("a time", [0, 838 * 3_600_000_000 * 2], "a", "838"),
         ("a double", [1.0, float("nan")], "a", "NaN"),
         ("a int not null", [1, None], "a", "NULL"),

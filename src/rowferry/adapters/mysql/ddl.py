@@ -139,14 +139,23 @@ class Definer:
         if not referencing:
             self._query(f"TRUNCATE TABLE {qualified(name)}")
             return
-        for other in referencing:
-            if not self.is_empty(other):
+        self._refuse_children(name, referencing)
+        # A row may refer to another of this very table: in what order they go does not matter, all of them do.
+        self._query("SET SESSION foreign_key_checks = 0")
+        try:
+            self._query(f"DELETE FROM {qualified(name)}")
+        finally:
+            self._query("SET SESSION foreign_key_checks = 1")
+        self._refuse_children(name, referencing)  # rows that came meanwhile would be orphans
+
+    def _refuse_children(self, name: TableName, children: Sequence[TableName]) -> None:
+        for child in children:
+            if not self.is_empty(child):
                 raise TargetError(
-                    f"rows of {other} point to it by a foreign key, so it cannot be emptied",
+                    f"rows of {child} point to it by a foreign key, so it cannot be emptied",
                     table=str(name),
                     hint="copy that table in the same job with --mode truncate, or empty it first",
                 )
-        self._query(f"DELETE FROM {qualified(name)}")
 
     def _referencing(self, name: TableName) -> list[TableName]:
         """Other tables with foreign keys to this one."""
