@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import decimal
 import functools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pyarrow as pa
@@ -31,6 +32,8 @@ YEAR_0_DAY = -719_528
 YEAR_1_DAY = -719_162
 YEAR_9999_DAY = 2_932_896
 _NUL = re.compile(b"\0")
+#: A string of a JSON document, or one of its numbers (then a group).
+_JSON_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|(-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)', re.DOTALL)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -136,6 +139,26 @@ def _escaped_nul(array: pa.Array) -> pa.Array | None:
     return _some(pc.match_substring_regex(array, pattern=r"(?:^|[^\\])(?:\\\\)*\\u0000"))
 
 
+def _beyond_doubles(array: pa.Array) -> pa.Array | None:
+    """Documents with a number that is neither an integer of 64 bits nor what a double prints."""
+    rough = pc.match_substring_regex(array, pattern="[0-9][0-9.]{15}|[0-9][eE]")
+    if not pc.any(rough).as_py():
+        return None
+    texts = pc.if_else(rough, array, pa.scalar(None, array.type)).to_pylist()
+    unfit = pa.array([text is not None and not all(map(_is_held, _numbers(text))) for text in texts], pa.bool_())
+    return _some(pc.and_(unfit, pc.is_valid(array)))
+
+
+def _numbers(document: str) -> Iterator[str]:
+    return (m[1] for m in _JSON_TOKEN.finditer(document) if m[1] is not None)
+
+
+def _is_held(number: str) -> bool:
+    if number.lstrip("-").isdigit() and -(2**63) <= int(number[:21]) < 2**64 and len(number) <= 20:
+        return True
+    return decimal.Decimal(repr(float(number))) == decimal.Decimal(number)
+
+
 def _beyond_int64(array: pa.Array) -> pa.Array | None:
     return _some(pc.greater(array, pa.scalar(2**63 - 1, pa.uint64())))
 
@@ -178,6 +201,7 @@ CHECKS: dict[str, Check] = {
     "finite_number": Check((*FLOATS, "numeric"), "is not a finite number", _not_finite),
     "no_nul": Check(TEXTS, "holds the character U+0000", _nul),
     "no_escaped_nul": Check(("json", "jsonb"), "holds \\u0000", _escaped_nul),
+    "json_doubles": Check(("json", "jsonb"), "holds a number with more digits than a double has", _beyond_doubles),
     "fits_int64": Check(("uint64",), "is 2^63 or more", _beyond_int64, _within_int64),
     "below_24h": Check(("time",), "is 24:00:00", _full_day, _below_day),
 }

@@ -373,13 +373,18 @@ def test_number_that_travels_as_text_is_remembered_as_a_number() -> None:
 def test_checks_are_known_and_concern_what_the_server_changes_in_silence() -> None:
     forms = [m[0] for m in MADE]
     planned = [types.plan_column(Column("c", form), form, MARIADB) for form in forms]
-    names = {form.kind: types.checks(p) for form, p in zip(forms, planned, strict=True) if isinstance(p, Column)}
+    names = {
+        form.kind: types.checks(p, MARIADB) for form, p in zip(forms, planned, strict=True) if isinstance(p, Column)
+    }
     assert {n for checks in names.values() for n in checks} <= CHECKS.keys()
     assert "finite_number" in names["float64"]
     assert "no_negative_zero" in names["float32"]
     assert "finite_time" in names["timestamptz"]
     assert "finite_time" in names["date"]
-    assert names["text"] == ()
+    assert names["text"] == names["json"] == ()
+    year = Column("y", Type("int16"), native="year(4)")
+    assert types.checks(year, MARIADB) == ("year_type",)
+    assert types.checks(Column("j", Type("jsonb"), native="json"), MYSQL) == ("json_doubles",)
 
 
 @pytest.mark.parametrize("native", ["float(7,3)", "double(10,2)", "float(5,2) unsigned", "enum('?')" + NOPAD])

@@ -144,7 +144,7 @@ class MysqlTarget:
             return types.plan_column(column, form, self._control.session.flavour, collations=self._collations)
 
     def checks(self, column: Column) -> tuple[str, ...]:
-        return types.checks(column)
+        return types.checks(column, self._control.session.flavour)
 
     def missing_privileges(self, tables: Sequence[Table], creating: Sequence[TableName]) -> list[str]:
         with self._lock:
