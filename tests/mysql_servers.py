@@ -91,7 +91,8 @@ class Mariadb:
         return self.url_of(name)
 
     def drop(self, name: str) -> None:
-        self.execute(f"DROP DATABASE IF EXISTS {quoted(name)}")
+        # A test that left a transaction open must not make all others wait.
+        self.execute("SET lock_wait_timeout = 20", f"DROP DATABASE IF EXISTS {quoted(name)}")
 
     def start(self) -> None:
         """Starts the server of this folder and waits until it takes connections."""
@@ -121,7 +122,13 @@ class Mariadb:
         raise RuntimeError(f"MariaDB did not start: {(self.folder / 'server.log').read_text()[-2000:]}")
 
     def _connect_as_root(self) -> pymysql.connections.Connection[Any]:
-        return pymysql.connect(unix_socket=self.socket, user="root", autocommit=True, connect_timeout=5)
+        return pymysql.connect(
+            unix_socket=self.socket, user="root", autocommit=True, connect_timeout=5, charset="utf8mb4",
+            # Whatever the globals say by now.
+            init_command="SET SESSION tx_read_only = 0, sql_mode = '', max_statement_time = 0, sql_big_selects = 1, "
+            "sql_select_limit = 18446744073709551615, completion_type = 0, system_versioning_asof = DEFAULT, "
+            "foreign_key_checks = 1, unique_checks = 1, default_storage_engine = InnoDB",
+        )  # fmt: skip
 
     def as_root(self, *statements: str) -> list[tuple[Any, ...]]:
         """Runs statements through the socket, as the user that no init_connect concerns."""
@@ -145,6 +152,12 @@ class Mariadb:
             finally:
                 shutil.rmtree(self.folder, ignore_errors=True)
 
+    def wait_for(self, primary: Mariadb) -> None:
+        """Waits until this replica has what ``primary`` has committed by now (30 s at the most)."""
+        file, position = primary.as_root("SHOW MASTER STATUS")[0][:2]
+        if self.as_root(f"SELECT MASTER_POS_WAIT('{file}', {position}, 30)")[0][0] in (None, -1):
+            raise RuntimeError(f"the replica is behind: {self.as_root('SHOW SLAVE STATUS')}")
+
     @contextlib.contextmanager
     def globals(self, **values: str) -> Iterator[None]:
         """Sets global variables for a while (values are SQL)."""
@@ -153,7 +166,10 @@ class Mariadb:
         try:
             yield
         finally:
-            literal = {n: f"'{v}'" if isinstance(v, str) else str(v) for n, v in before.items()}
+            literal = {
+                n: "DEFAULT" if v == "DEFAULT" else f"'{v}'" if isinstance(v, str) else str(v)
+                for n, v in before.items()
+            }
             self.as_root(*(f"SET GLOBAL {name} = {value}" for name, value in literal.items()))
 
 
@@ -206,6 +222,7 @@ def start(settings: Sequence[str] = USUAL) -> Mariadb:
         server.start()
         for host in ("%", "localhost"):
             server.as_root(
+                "SET sql_log_bin = 0",  # a replica has its own
                 f"CREATE USER '{USER}'@'{host}' IDENTIFIED BY '{CANARY}'",
                 f"GRANT ALL ON *.* TO '{USER}'@'{host}' WITH GRANT OPTION",
             )

@@ -23,12 +23,14 @@ if TYPE_CHECKING:
     from rowferry.adapters.mysql.session import MysqlSession
     from rowferry.adapters.mysql.source import MysqlSource
 
-#: After a statement, the locks on definitions that it took go with it, and ALTER TABLE need not wait for the whole job.
+#: After a chunk, the locks on definitions that it took go with it (but see ``snapshot.unlogged``), and an ALTER
+#: TABLE need not wait for the whole job.
 SAVEPOINT = "rowferry"
 #: How long the rest of an answer that nobody wants may take to end, once its statement was killed (seconds).
 ABANDON_PATIENCE_S = 2.0
 #: The table was altered or emptied since the snapshot, which the server finds when it is read.
 _DEFINITION_CHANGED = 1412
+_LOCK_WAIT = 1205
 _DAY_US = 86_400_000_000
 
 
@@ -82,6 +84,8 @@ class MysqlReader:
                     code=error.code,
                     hint="run the same command again",
                 ) from None
+            if number_of(error) == _LOCK_WAIT:
+                error.hint = "another session's ALTER TABLE or LOCK TABLES keeps readers out"
             raise
         finally:
             if rows is not None:

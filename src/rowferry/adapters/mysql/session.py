@@ -18,9 +18,11 @@ from rowferry.adapters.mysql.quoting import filled, literal
 from rowferry.errors import OutcomeUnknownError, RowferryError, SourceError
 
 #: What the SQL of this adapter, and a user's --where, is written for: no ANSI_QUOTES, backslashes escape.
-#: Zero dates may be read, compared and written; a value that does not fit is an error; an explicit 0 is kept.
+#: Zero dates, and days that their month has not, may be read, compared and written (a date of another engine never
+#: is one); any other value that does not fit is an error; an explicit 0 is kept.
 SQL_MODE = (
-    "STRICT_TRANS_TABLES,STRICT_ALL_TABLES,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION,NO_AUTO_VALUE_ON_ZERO"
+    "STRICT_TRANS_TABLES,STRICT_ALL_TABLES,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION,NO_AUTO_VALUE_ON_ZERO,"
+    "ALLOW_INVALID_DATES"
 )
 
 #: A source may stall while the target works, and the other way round; a network that was cut is noticed
@@ -28,8 +30,9 @@ SQL_MODE = (
 NET_TIMEOUT_S = 3_600
 #: Between two chunks, and while a snapshot's session waits for its turn.
 WAIT_TIMEOUT_S = 86_400
-#: For another session's ALTER TABLE (metadata locks), and for another's rows.
-LOCK_WAIT_TIMEOUT_S, ROW_LOCK_WAIT_TIMEOUT_S = 3_600, 50
+#: For another session's ALTER TABLE (metadata locks), and for another's rows. A reader may wait behind an
+#: ALTER that waits for another reader of ours, which nobody would ever end: so not for long.
+LOCK_WAIT_TIMEOUT_S, ROW_LOCK_WAIT_TIMEOUT_S = 60, 50
 
 #: Session variables that change what is read or written, or that could end a long copy, whatever the
 #: server's globals and its init_connect say. A server is asked which of them it has. Values are SQL.
@@ -171,8 +174,11 @@ class MysqlSession:
 
     def _pin(self) -> dict[str, str]:
         """Sets every variable of ``PINNED`` that the server has; returns what it said of them before."""
-        # Without a limit first: it would cut the answer to the question, too.
-        self.query(f"SET SESSION sql_select_limit = {PINNED['sql_select_limit']}, sql_mode = {PINNED['sql_mode']}")
+        # First what would cut the answer to the question short, or end it.
+        first = ["sql_mode", "sql_select_limit", "sql_big_selects"]
+        if self.flavour.version >= ((10, 1, 1) if self.flavour.mariadb else (5, 7, 8)):
+            first.append("max_statement_time" if self.flavour.mariadb else "max_execution_time")
+        self.query("SET SESSION " + ", ".join(f"{name} = {PINNED[name]}" for name in first))
         names = ", ".join(literal(name) for name in (*PINNED, *_ASKED))
         found = {str(name).lower(): str(value) for name, value in self.query(_VARIABLES.format(names=names))}
         self.query("SET SESSION " + ", ".join(f"{name} = {value}" for name, value in PINNED.items() if name in found))

@@ -56,7 +56,8 @@ def open_snapshot(control: MysqlSession, connect: Connect, count: int, adopt: st
     """
     sessions: list[MysqlSession] = []
     try:
-        sessions.extend(connect() for _ in range(max(count, 1)))
+        while len(sessions) < max(count, 1):
+            sessions.append(connect())
         logged, doubt = _all_is_logged(control)
         if logged:
             position = _without_lock(sessions)
@@ -94,6 +95,20 @@ def join_snapshot(snapshot: Snapshot, connect: Connect) -> MysqlSession | None:
         raise
     session.close()
     return None
+
+
+def unlogged(session: MysqlSession) -> None:
+    """Lets a reader's session give up the locks on definitions with each chunk, where the user may ask for that.
+
+    While a session writes to MariaDB's binary log (as it would, if it wrote), ROLLBACK TO SAVEPOINT leaves
+    those locks, and an ALTER TABLE waits for the end of the whole job. It needs BINLOG ADMIN. Raises SourceError.
+    """
+    if session.flavour.mariadb and session.variables.get("log_bin") == "ON":
+        try:
+            session.query("SET SESSION sql_log_bin = 0")
+        except RowferryError as error:
+            if not is_denied(error):
+                raise
 
 
 # ── without a lock ───────────────────────────────────────────────────────────────────────────────

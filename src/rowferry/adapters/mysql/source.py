@@ -73,7 +73,7 @@ class MysqlSource:
                 session.close()
             self._idle = []
             count = max(readers, 1) + SPARE_SESSIONS
-            self._snapshot = snapshot.open_snapshot(self._alive(), self._connector.connect, count)
+            self._snapshot = snapshot.open_snapshot(self._alive(), self._connect_reader, count)
             self._idle = list(self._snapshot.sessions)
             if adopt is not None and adopt != self._snapshot.id:
                 raise SnapshotLostError(
@@ -130,15 +130,20 @@ class MysqlSource:
                 session.close()
         shared = self._snapshot
         if shared is not None and shared.guarantee == "one":
-            joined = snapshot.join_snapshot(shared, self._connector.connect)
+            joined = snapshot.join_snapshot(shared, self._connect_reader)
             if joined is None:
                 raise SnapshotLostError(
                     "the connection to the source was lost, and the snapshot with it",
                     hint="run the same command again; it goes on under a new snapshot",
                 )
             return joined
-        session = self._connector.connect()
+        session = self._connect_reader()
         session.begin_snapshot()
+        return session
+
+    def _connect_reader(self) -> MysqlSession:
+        session = self._connector.connect()
+        snapshot.unlogged(session)
         return session
 
     def leave_session(self, session: MysqlSession) -> None:
