@@ -461,6 +461,19 @@ def test_row_of_just_the_largest_size_is_made(room: int, session: MysqlSession) 
     created(session, natives, ())
 
 
+@pytest.mark.parametrize("native", ["varchar(3072)" + LATIN1, "varchar(1536) CHARACTER SET gbk COLLATE gbk_chinese_ci"])
+def test_key_of_the_largest_size_in_its_character_set_is_made(native: str, session: MysqlSession) -> None:
+    column = Column("a", Type("text"), native=native)
+    assert types.table_natives((column,), ("a",)) == {"a": native}
+    created(session, {"a": native}, ("a",))
+
+
+def test_json_in_a_key_becomes_a_varchar(session: MysqlSession) -> None:
+    natives = types.table_natives(planned_columns(a=TEXT_LIST, b=Type("json")), ("a",))
+    assert natives == {"a": "varchar(768) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin", "b": "json"}
+    created(session, natives, ("a",))
+
+
 def test_key_that_is_too_long_says_so() -> None:
     columns = planned_columns(a=Type("text", length=1000))
     assert "3072" in str(types.table_natives(columns, ("a",)))

@@ -302,6 +302,8 @@ def table_natives(columns: Sequence[Column], key: Sequence[str]) -> dict[str, st
         size = each if d.name == "longblob" else each // CHARACTER_BYTES_MAX
         if size < 1:
             return f"a key has {KEY_BYTES_MAX} bytes at the most: there is no room left for {name!r}"
+        if d.name == "json":
+            d = dataclasses.replace(d, charset="utf8mb4", collation="utf8mb4_bin")
         parsed[name] = dataclasses.replace(d, name="varbinary" if d.name == "longblob" else "varchar", size=size)
     if not long_ones and room < 0:
         return f"a key has {KEY_BYTES_MAX} bytes at the most, and ({', '.join(key)}) would have {KEY_BYTES_MAX - room}"
@@ -324,11 +326,15 @@ _FIXED_BYTES = {
 }  # fmt: skip
 
 
+_WIDTHS = {
+    "utf8mb4": 4, "utf16": 4, "utf16le": 4, "utf32": 4, "gb18030": 4, "utf8mb3": 3, "utf8": 3, "ujis": 3, "eucjpms": 3,
+    "big5": 2, "gbk": 2, "gb2312": 2, "sjis": 2, "cp932": 2, "euckr": 2, "ucs2": 2,
+}  # fmt: skip
+
+
 def _width(d: Declared) -> int:
-    """Bytes of a CHAR's or VARCHAR's character at the most."""
-    if d.charset in ("utf8mb4", "utf16", "utf16le", "utf32", "gb18030"):
-        return 4
-    return 3 if d.charset in ("utf8mb3", "utf8", "ujis", "eucjpms") else 2
+    """Bytes of a character of a CHAR or VARCHAR at the most."""
+    return _WIDTHS.get(d.charset or "utf8mb4", 1)
 
 
 def _row_bytes(d: Declared | None) -> int:
