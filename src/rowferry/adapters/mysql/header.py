@@ -21,6 +21,10 @@ _INTEGERS = {
     FIELD_TYPE.TINY, FIELD_TYPE.SHORT, FIELD_TYPE.INT24, FIELD_TYPE.LONG, FIELD_TYPE.LONGLONG, FIELD_TYPE.YEAR,
 }  # fmt: skip
 _DECIMALS = {FIELD_TYPE.DECIMAL, FIELD_TYPE.NEWDECIMAL}
+#: Without FLOAT, whose text has six digits.
+_DOUBLES = {FIELD_TYPE.DOUBLE}
+_BITS = {FIELD_TYPE.BIT}
+_JSON = {FIELD_TYPE.JSON}
 _STRINGS = {
     FIELD_TYPE.VARCHAR, FIELD_TYPE.VAR_STRING, FIELD_TYPE.STRING, FIELD_TYPE.ENUM, FIELD_TYPE.SET,
     FIELD_TYPE.TINY_BLOB, FIELD_TYPE.BLOB, FIELD_TYPE.MEDIUM_BLOB, FIELD_TYPE.LONG_BLOB,
@@ -73,7 +77,7 @@ class ColumnDefinition:
     def is_text(self) -> bool:
         """Characters in UTF-8: a string type (or JSON) whose values the server converted for us."""
         # MySQL's own JSON says that it is binary; it is utf8mb4 always.
-        return self.type == FIELD_TYPE.JSON or (self.type in _STRINGS and is_utf8(self.charset))
+        return self.type in _JSON or (self.type in _STRINGS and is_utf8(self.charset))
 
 
 def _long_text(payload: bytes, at: int) -> tuple[int, bytes]:
@@ -110,7 +114,7 @@ def _fits(wanted: Type, found: ColumnDefinition) -> bool:
     if kind in INTEGERS or kind == "bool":
         return found.type in _INTEGERS or (found.type in _DECIMALS and found.decimals == 0)
     if kind in ("float32", "float64"):
-        return found.type == FIELD_TYPE.DOUBLE  # FLOAT's text has six digits
+        return found.type in _DOUBLES
     if kind == "decimal":
         return found.type in _DECIMALS or found.type in _INTEGERS
     if kind == "numeric":
@@ -118,7 +122,7 @@ def _fits(wanted: Type, found: ColumnDefinition) -> bool:
     if kind in ("binary", "wire"):
         return found.type in _BYTES and found.charset == _BINARY_CHARSET
     if kind == "bit":
-        return found.type == FIELD_TYPE.BIT
+        return found.type in _BITS
     if kind in _FROM_TEXT:
         return found.type in _FROM_TEXT[kind] or found.is_text
     if kind in _TEXTS:  # numbers, dates and times have a text, too
