@@ -7,13 +7,13 @@ transaction that loads its rows; that is what makes the copy exactly-once.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import msgspec
 
+from rowferry.adapters.transactions import transaction
 from rowferry.errors import LedgerError, OutcomeUnknownError, SnapshotLostError
 from rowferry.model import Bound, ChunkRow, JobRow, StepRow
 from rowferry.types import dump
@@ -240,23 +240,13 @@ class SqlLedger:
         self._transactional_steps = transactional_steps
         self._on_change = on_change
 
-    @contextlib.contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._session.begin()
-        try:
-            yield
-            self._session.commit()
-        except BaseException:
-            self._session.rollback()
-            raise
-
     def open(self, create: bool) -> bool:
         if self._exists():
             return True
         if not create:
             return False
         try:
-            with self._transaction():
+            with transaction(self._session):
                 for statement in self._names.ddl():
                     self._session.execute(statement)
         except OutcomeUnknownError:
@@ -281,7 +271,7 @@ class SqlLedger:
         self._lock.release(job)
 
     def create_job(self, job: JobRow, steps: Sequence[StepRow], chunks: Sequence[ChunkRow]) -> None:
-        with self._transaction():
+        with transaction(self._session):
             self._session.run(
                 f"INSERT INTO {self._names.jobs} (id, name, {self._names.key}, state, created, plan, token, report) "
                 "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
@@ -330,13 +320,13 @@ class SqlLedger:
 
     def run_step(self, job: str, step: StepRow, action: Callable[[], dict[str, Any] | None]) -> None:
         if self._transactional_ddl or step.kind in self._transactional_steps:
-            with self._transaction():
+            with transaction(self._session):
                 if self._step_is_done(job, step):
                     return
                 self._mark_step(job, step, action())
         elif not self._step_is_done(job, step):
             detail = action()
-            with self._transaction():
+            with transaction(self._session):
                 self._mark_step(job, step, detail)
 
     def _step_is_done(self, job: str, step: StepRow) -> bool:
@@ -354,14 +344,14 @@ class SqlLedger:
         )
 
     def add_chunks(self, job: str, chunks: Sequence[ChunkRow]) -> None:
-        with self._transaction():
+        with transaction(self._session):
             self._insert_chunks(job, chunks)
         self._on_change(job)
 
     def redo_table(self, job: str, table: int, action: Callable[[], None]) -> None:
         if not self._transactional_ddl:
             action()
-        with self._transaction():
+        with transaction(self._session):
             if self._transactional_ddl:
                 action()
             self._session.run(
@@ -373,11 +363,11 @@ class SqlLedger:
         self._on_change(job)
 
     def set_token(self, job: str, token: str | None) -> None:
-        with self._transaction():
+        with transaction(self._session):
             self._session.run(f"UPDATE {self._names.jobs} SET token = ? WHERE id = ?", (token, job))
 
     def finish_job(self, job: str, report: dict[str, Any]) -> None:
-        with self._transaction():
+        with transaction(self._session):
             # A server that came back as its lagging standby has lost what was done last, rows and marks alike.
             left = pending(self._session, self._names, job)
             steps = f"SELECT count(*) FROM {self._names.steps} WHERE job = ? AND state <> 'done'"

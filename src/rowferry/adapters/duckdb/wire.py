@@ -16,6 +16,7 @@ import duckdb
 import pyarrow as pa
 
 from rowferry import limits
+from rowferry.adapters.transactions import atomic
 from rowferry.errors import ConfigError, DataError, RowferryError
 from rowferry.model import Endpoint
 
@@ -255,19 +256,9 @@ class Session:
         except (duckdb.Error, RuntimeError):
             self.close()
 
-    @contextlib.contextmanager
-    def atomic(self) -> Iterator[None]:
+    def atomic(self) -> contextlib.AbstractContextManager[None]:
         """The statements within are one transaction: the open one, or one of their own."""
-        if self.in_transaction:
-            yield
-            return
-        self.begin()
-        try:
-            yield
-            self.commit()
-        except BaseException:
-            self.rollback()
-            raise
+        return atomic(self, self.in_transaction)
 
     def columns(self, sql: str) -> list[tuple[str, duckdb.sqltypes.DuckDBPyType]]:
         """Names and types of what a SELECT would give; nothing is run."""

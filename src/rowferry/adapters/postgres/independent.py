@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import pyarrow as pa
 
@@ -26,9 +26,6 @@ from rowferry.convert import canonical_array, conversion
 from rowferry.errors import ConfigError, SourceError
 from rowferry.model import Table, TableName
 from rowferry.types import DATE_INFINITY, DATE_MINUS_INFINITY, TIMESTAMP_INFINITY, TIMESTAMP_MINUS_INFINITY, Type
-
-if TYPE_CHECKING:
-    from rowferry.adapters.postgres.source import PostgresSource
 
 #: extract() gives an exact numeric from here on, and a double before.
 VERSION_MIN = 14
@@ -111,10 +108,22 @@ def conninfo(p: Parameters) -> str:
     )
 
 
+class Snapshot(Protocol):
+    """What the reader needs of its source: where it is, and the state that all readers see."""
+
+    @property
+    def parameters(self) -> Parameters: ...
+    @property
+    def version(self) -> int: ...
+    def begin_sql(self) -> str: ...
+    def fingerprint(self, name: TableName) -> str: ...
+    def check_unchanged(self, table: Table) -> None: ...
+
+
 class IndependentReader:
     """The protocol's Reader over ADBC."""
 
-    def __init__(self, source: PostgresSource) -> None:
+    def __init__(self, source: Snapshot) -> None:
         self._source = source
         self._connection: Any = None
         if source.version < VERSION_MIN:

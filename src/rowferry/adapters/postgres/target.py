@@ -19,6 +19,7 @@ from rowferry.adapters.postgres.source import PostgresSource, require_version
 from rowferry.adapters.postgres.writer import PostgresWriter, load, plan_way
 from rowferry.adapters.protocol import Block, Ledger, Source, SourceOptions, TargetOptions, Writer
 from rowferry.adapters.sql_ledger import LedgerNames, SqlLedger
+from rowferry.adapters.transactions import atomic
 from rowferry.errors import RowferryError, TargetError
 from rowferry.model import Column, ColumnPlan, Endpoint, Refusal, Table, TableName
 from rowferry.types import Type
@@ -49,21 +50,6 @@ def _at(name: TableName) -> Iterator[None]:
         raise
 
 
-@contextlib.contextmanager
-def _transaction(control: Control) -> Iterator[None]:
-    """A transaction, or the caller's where one is open."""
-    if control.session.in_transaction:
-        yield
-        return
-    control.begin()
-    try:
-        yield
-        control.commit()
-    except BaseException:
-        control.rollback()
-        raise
-
-
 class PostgresTarget:
     """The protocol's Target. DDL and the ledger's queries run on one control connection."""
 
@@ -85,6 +71,9 @@ class PostgresTarget:
         tables = (self._names.jobs, self._names.steps, self._names.chunks)
         checks = " AND ".join(f"to_regclass({literal(t)}) IS NOT NULL" for t in tables)
         return self._control.execute(f"SELECT {checks}")[0][0] is True
+
+    def _transaction(self) -> contextlib.AbstractContextManager[None]:
+        return atomic(self._control, self._control.session.in_transaction)
 
     def _fresh(self) -> ddl.Definer:
         """The definer, on the control session of now (it may have been replaced)."""
@@ -133,11 +122,11 @@ class PostgresTarget:
             self._fresh().drop(name)
 
     def swap(self, loaded: TableName, name: TableName) -> None:
-        with self._lock, _at(name), _transaction(self._control):
+        with self._lock, _at(name), self._transaction():
             self._fresh().swap(loaded, name)
 
     def merge(self, staged: TableName, table: Table, columns: Sequence[str]) -> int:
-        with self._lock, _at(table.name), _transaction(self._control):
+        with self._lock, _at(table.name), self._transaction():
             return self._fresh().merge(staged, table, list(columns))
 
     def set_sequences(self, table: Table) -> None:

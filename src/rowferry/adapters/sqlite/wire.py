@@ -12,7 +12,7 @@ import fcntl
 import functools
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import quote as percent_encoded
 
@@ -21,6 +21,7 @@ import pyarrow as pa
 from rowferry._native import sqlite_rows, sqlite_write
 from rowferry._native.sqlite_rows import SqliteFailure, UnfitValue
 from rowferry.adapters.sqlite import plain
+from rowferry.adapters.transactions import atomic
 from rowferry.errors import ConfigError, DataError, OutcomeUnknownError, RowferryError, TargetError
 from rowferry.model import Endpoint
 
@@ -233,19 +234,9 @@ class Session:
     def in_transaction(self) -> bool:
         return bool(self.database.in_transaction)
 
-    @contextlib.contextmanager
-    def atomic(self) -> Iterator[None]:
+    def atomic(self) -> contextlib.AbstractContextManager[None]:
         """A transaction, or a part of the one that is open."""
-        if self.in_transaction:
-            yield
-            return
-        self.begin()
-        try:
-            yield
-            self.commit()
-        except BaseException:
-            self.rollback()
-            raise
+        return atomic(self, self.in_transaction)
 
     def reader(self, sql: str, params: Sequence[Any], specs: Sequence[plain.Spec], utf8: bool) -> Any:
         """A kernel's Reader (or its twin). Raises SqliteFailure."""
