@@ -70,7 +70,7 @@ cdef extern from *:
     const int TEN_LEAST "RF_TEN_LEAST"
     const int TEN_MOST "RF_TEN_MOST"
     # digits × 10^exponent is the shortest decimal (the nearest of those) whose nearest double has these bits;
-    # of a finite double that is not zero, without its sign. The digits may end in zeros where exponent is 0.
+    # of a finite double that is not zero, without its sign. The digits may end in zeros.
     uint64_t double_digits "rf_double_digits"(uint64_t bits, int32_t* exponent) noexcept nogil
 
 

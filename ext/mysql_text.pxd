@@ -102,7 +102,7 @@ cdef inline int put_decimal_fast(char* out, const uint8_t* p, int width, int sca
 
 cdef inline int put_double(char* out, double value) noexcept nogil:
     """The shortest digits of a finite double, as ``-125e-1``; at most 24 characters."""
-    cdef uint64_t bits
+    cdef uint64_t bits, digits
     cdef int32_t exponent
     cdef int k = 0
     memcpy(&bits, &value, 8)
@@ -114,7 +114,21 @@ cdef inline int put_double(char* out, double value) noexcept nogil:
         # A bare -0 would be read as an integer, which has no such zero.
         memcpy(out + k, b"0e0", 3)
         return k + 3
-    k += put_unsigned(out + k, double_digits(bits, &exponent))
+    digits = double_digits(bits, &exponent)
+    # Zeros at the end: at most sixteen.
+    if digits % 100000000 == 0:
+        digits = digits // 100000000
+        exponent += 8
+    if digits % 10000 == 0:
+        digits = digits // 10000
+        exponent += 4
+    if digits % 100 == 0:
+        digits = digits // 100
+        exponent += 2
+    while digits % 10 == 0:
+        digits = digits // 10
+        exponent += 1
+    k += put_unsigned(out + k, digits)
     out[k] = 101
     return k + 1 + put_signed(out + k + 1, exponent)
 
