@@ -18,7 +18,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     marker = metafunc.definition.get_closest_marker("engines")
     names = marker.args if marker else tuple(QUIRKS)
     assert set(names) <= set(QUIRKS), names
-    params = [pytest.param(n, marks=[pytest.mark.server] if n == "postgres" else [], id=n) for n in names]
+    params = [pytest.param(n, marks=[pytest.mark.server] if QUIRKS[n].server else [], id=n) for n in names]
     metafunc.parametrize("engine", params, indirect=True)
 
 

@@ -13,7 +13,7 @@ import sqlite3
 import uuid
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
-from urllib.parse import quote, unquote
+from urllib.parse import quote, unquote, urlsplit
 
 import duckdb
 import pyarrow as pa
@@ -47,9 +47,17 @@ class Quirks:
     alters: ClassVar[bool] = True
     #: A second process may have the database open while we write to it.
     shares: ClassVar[bool] = False
+    #: A table without a key is cut into chunks, too.
+    splits_keyless: ClassVar[bool] = True
+    #: It is a server, which a fixture starts.
+    server: ClassVar[bool] = False
 
     def url(self) -> str:
         raise NotImplementedError
+
+    def possible(self, name: str) -> str:
+        """One of ``ODD_NAMES``, or where the engine has no such names the nearest that it has."""
+        return name
 
     def load(self, url: str, name: str, table: pa.Table, key: Sequence[str] = ()) -> None:
         """Makes a table and fills it."""
@@ -245,6 +253,7 @@ class Postgres(Quirks):
     engine: ClassVar[str] = "postgres"
     scheme: ClassVar[str] = "postgresql"
     shares: ClassVar[bool] = True
+    server: ClassVar[bool] = True
     make_database: Any = None
 
     def url(self) -> str:
@@ -282,12 +291,85 @@ class Postgres(Quirks):
                 c.execute(statement)
 
 
+@dataclasses.dataclass
+class Mysql(Quirks):
+    """``make_database`` gives the URL of a new, empty database on a real server (MariaDB).
+
+    SQL runs under ANSI_QUOTES, so that names are quoted as elsewhere.
+    """
+
+    engine: ClassVar[str] = "mysql"
+    splits_keyless: ClassVar[bool] = False
+    scheme: ClassVar[str] = "mysql"
+    shares: ClassVar[bool] = True
+    server: ClassVar[bool] = True
+    make_database: Any = None
+
+    def url(self) -> str:
+        url: str = self.make_database()
+        return url
+
+    @contextlib.contextmanager
+    def _open(self, url: str) -> Iterator[Any]:
+        import pymysql
+
+        parts = urlsplit(url)
+        connection = pymysql.connect(
+            host=parts.hostname, port=parts.port or 3306, user=unquote(parts.username or ""),
+            password=unquote(parts.password or ""), database=unquote(parts.path[1:]), charset="utf8mb4",
+            sql_mode="ANSI_QUOTES,STRICT_ALL_TABLES,NO_AUTO_VALUE_ON_ZERO,ALLOW_INVALID_DATES",
+            init_command="SET time_zone = '+00:00'", autocommit=True,
+        )  # fmt: skip
+        with contextlib.closing(connection), connection.cursor() as cursor:
+            yield cursor
+
+    def possible(self, name: str) -> str:
+        # Identifiers are of the Basic Multilingual Plane, and do not end in a space of any kind.
+        return name.replace("🚢", "⛴").rstrip()
+
+    def load(self, url: str, name: str, table: pa.Table, key: Sequence[str] = ()) -> None:
+        names = SQL_NAMES | {"string": "LONGTEXT", "binary": "LONGBLOB", "timestamp[us]": "DATETIME(6)"}
+        names |= {"int8": "TINYINT", "uint64": "BIGINT UNSIGNED"}
+        columns = [
+            f"{quoted(f.name)} "
+            + ("VARCHAR(190)" if f.name in key and pa.types.is_string(f.type) else declared(f, names))
+            + ("" if f.nullable and f.name not in key else " NOT NULL")
+            for f in table.schema
+        ]
+        columns += [f"PRIMARY KEY ({', '.join(map(quoted, key))})"] if key else []
+        with self._open(url) as cursor:
+            cursor.execute(f"CREATE TABLE {quoted(name)} ({', '.join(columns)}) COLLATE utf8mb4_bin")
+            marks = ", ".join(["%s"] * table.num_columns)
+            rows = list(zip(*(column.to_pylist() for column in table.columns), strict=True))
+            table_name = quoted(name).replace("%", "%%")
+            cursor.executemany(f"INSERT INTO {table_name} VALUES ({marks})", rows)
+            cursor.execute(f"ANALYZE TABLE {quoted(name)}")
+
+    def rows(self, url: str, name: str) -> list[tuple[Any, ...]]:
+        with self._open(url) as cursor:
+            cursor.execute(f"SELECT * FROM {quoted(name)}")
+            return ordered(cursor.fetchall())
+
+    def tables(self, url: str) -> list[str]:
+        with self._open(url) as cursor:
+            cursor.execute("SHOW TABLES")
+            return sorted(row[0] for row in cursor.fetchall())
+
+    def execute(self, url: str, *statements: str) -> None:
+        with self._open(url) as cursor:
+            for statement in statements:
+                cursor.execute(statement)
+
+
 QUIRKS: dict[str, type[Quirks]] = {
     "sqlite": Sqlite, "duckdb": Duckdb, "parquet": Parquet, "arrow": ArrowFiles, "postgres": Postgres,
+    "mysql": Mysql,
 }  # fmt: skip
 
 
 def make_quirks(name: str, place: pathlib.Path, request: pytest.FixtureRequest) -> Quirks:
     if name == "postgres":
         return Postgres(place, make_database=request.getfixturevalue("postgres_database"))
+    if name == "mysql":
+        return Mysql(place, make_database=request.getfixturevalue("mysql_database"))
     return QUIRKS[name](place)

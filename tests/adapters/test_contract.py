@@ -19,7 +19,7 @@ import pytest
 
 from adapters import contract
 from adapters.contract import JOB, Ferry
-from adapters.quirks import ODD_NAMES, Parquet, Quirks, make_quirks
+from adapters.quirks import ODD_NAMES, QUIRKS, Parquet, Quirks, make_quirks
 from rowferry import convert
 from rowferry.adapters.protocol import Block, WriteRequest
 from rowferry.errors import DataError, RowferryError, SourceError
@@ -102,7 +102,7 @@ def test_describe_says_columns_and_key(engine: Quirks) -> None:
 
 @pytest.mark.parametrize("name", ODD_NAMES)
 def test_odd_names_are_listed_described_and_read(engine: Quirks, name: str) -> None:
-    url = engine.url()
+    url, name = engine.url(), engine.possible(name)
     table = people(5).rename_columns(["id", name, "score"])
     engine.load(url, name, table)
     with contract.source_at(url) as source:
@@ -149,13 +149,13 @@ def test_split_covers_each_row_once(engine: Quirks, shape: str) -> None:
         described = contract.described(source, "t")
         source.open_snapshot(2)
         bounds = source.split(described, None, 200_000, 0)
-        assert 3 <= len(bounds) <= 200, "about 2.2 MB in chunks of 200 kB"
+        assert 3 <= len(bounds) <= 200 or not (key or engine.splits_keyless), "about 2.2 MB in chunks of 200 kB"
         with contextlib.closing(source.reader()) as reader, contextlib.closing(source.reader()) as other:
             parts = [
                 contract.batches((reader, other)[n % 2], contract.request(described, b)) for n, b in enumerate(bounds)
             ]
     counts = [sum(b.num_rows for b in part) for part in parts]
-    assert max(counts) < rows / 2, counts
+    assert max(counts) < rows / 2 or len(counts) == 1, counts
     assert contract.values(b for part in parts for b in part) == sorted(tuples(table))
 
 
@@ -168,7 +168,7 @@ def test_split_of_a_composite_key_covers_each_row_once(engine: Quirks) -> None:
     assert sorted(got) == sorted(tuples(table))
 
 
-@pytest.mark.engines("sqlite", "duckdb", "postgres")
+@pytest.mark.engines("sqlite", "duckdb", "postgres", "mysql")
 def test_split_with_where_covers_each_matching_row_once(engine: Quirks) -> None:
     url = engine.url()
     engine.load(url, "t", people(5_000), key=["id"])
@@ -176,7 +176,7 @@ def test_split_with_where_covers_each_matching_row_once(engine: Quirks) -> None:
     assert got == [r for r in tuples(people(5_000)) if r[0] % 2 == 0 or r[0] < 10]
 
 
-@pytest.mark.engines("sqlite", "postgres")
+@pytest.mark.engines("sqlite", "postgres", "mysql")
 def test_bounds_that_are_not_physical_cover_rows_that_come_later(engine: Quirks) -> None:
     url = engine.url()
     engine.load(url, "t", people(5_000, start=1_000), key=["id"])
@@ -243,7 +243,7 @@ def test_closing_a_read_early_leaves_the_reader_usable(engine: Quirks) -> None:
     assert len(got) == 10_000
 
 
-@pytest.mark.engines("postgres")
+@pytest.mark.engines("postgres", "mysql")
 def test_readers_see_one_state_while_the_table_changes(engine: Quirks) -> None:
     url = engine.url()
     engine.load(url, "t", people(5_000), key=["id"])
@@ -356,7 +356,7 @@ def test_describe_of_a_missing_target_table_is_none_and_of_a_made_one_its_shape(
 
 @pytest.mark.parametrize("name", ODD_NAMES)
 def test_odd_names_are_made_and_written(engine: Quirks, name: str) -> None:
-    url = engine.url()
+    url, name = engine.url(), engine.possible(name)
     table = people(5).rename_columns(["id", name, "score"])
     with contract.target_at(url) as target:
         columns = people_table(False).columns
@@ -606,7 +606,7 @@ def test_merge_adds_all_staged_rows(engine: Quirks) -> None:
     assert staged.name not in engine.tables(url)
 
 
-@pytest.mark.engines("sqlite", "duckdb", "postgres")
+@pytest.mark.engines("sqlite", "duckdb", "postgres", "mysql")
 def test_upsert_replaces_rows_of_equal_key_and_adds_the_others(engine: Quirks) -> None:
     url = engine.url()
     engine.load_target(url, "t", people(100), key=["id"])
@@ -622,7 +622,7 @@ def test_upsert_replaces_rows_of_equal_key_and_adds_the_others(engine: Quirks) -
     assert engine.rows(url, "t") == tuples(people(50)) + tuples(changed)
 
 
-@pytest.mark.engines("sqlite", "duckdb", "postgres")
+@pytest.mark.engines("sqlite", "duckdb", "postgres", "mysql")
 def test_upsert_refuses_two_rows_of_one_key(engine: Quirks) -> None:
     url = engine.url()
     engine.load_target(url, "t", people(10), key=["id"])
@@ -646,7 +646,7 @@ def test_upsert_refuses_two_rows_of_one_key(engine: Quirks) -> None:
     assert engine.rows(url, "t") == tuples(people(10))
 
 
-@pytest.mark.engines("sqlite", "duckdb", "postgres")
+@pytest.mark.engines("sqlite", "duckdb", "postgres", "mysql")
 def test_a_duplicate_key_is_an_error_and_the_chunk_is_rolled_back(engine: Quirks) -> None:
     url = engine.url()
     engine.load_target(url, "t", people(10), key=["id"])
@@ -743,7 +743,7 @@ def test_sequences_and_privileges_have_nothing_to_say_of_a_plain_table(engine: Q
 def cases(rows: list[tuple[Any, ...]]) -> list[Any]:
     """Parameters whose first is an engine's name."""
     shown = [" ".join(str(v)[:20] for v in row).replace("\0", "NUL") for row in rows]
-    marks = [[pytest.mark.server] if row[0] == "postgres" else [] for row in rows]
+    marks = [[pytest.mark.server] if QUIRKS[row[0]].server else [] for row in rows]
     return [pytest.param(*row, id=text, marks=m) for row, text, m in zip(rows, shown, marks, strict=True)]
 
 
@@ -760,6 +760,23 @@ NARROWER = [
     ("postgres", "varchar(3)", Type("text"), "ab   ", "abc"),
     ("postgres", "timestamp(0)", Type("timestamp", unit="us"), 600_000, 2_000_000),
     ("postgres", "text", Type("text"), "nul\0", "none"),
+    ("mysql", "DECIMAL(5,1)", Type("decimal", precision=10, scale=2), "12.34", "12.30"),
+    ("mysql", "SMALLINT", Type("int64"), 40_000, 400),
+    ("mysql", "INT UNSIGNED", Type("int64"), -1, 4_294_967_295),
+    ("mysql", "FLOAT", Type("float64"), 0.1, 0.5),
+    ("mysql", "DOUBLE", Type("float64"), float("nan"), 0.1),
+    ("mysql", "VARCHAR(3)", Type("text"), "abcd", "é€x"),
+    ("mysql", "VARCHAR(3)", Type("text"), "abc ", "ab "),
+    ("mysql", "CHAR(3)", Type("text"), "ab ", " ab"),
+    ("mysql", "VARCHAR(3) CHARACTER SET latin1", Type("text"), "ł", "é"),
+    ("mysql", "DATETIME", Type("timestamp", unit="us"), 900_000, 2_000_000),
+    ("mysql", "TIMESTAMP", Type("timestamptz", unit="us"), -1_000_000, 2_000_000),
+    ("mysql", "TIME", Type("duration", unit="us"), 500_000, 3_600_000_000),
+    ("mysql", "TIME", Type("duration", unit="us"), 839 * 3_600_000_000, -838 * 3_600_000_000),
+    ("mysql", "YEAR", Type("int16"), 1900, 1901),
+    ("mysql", "ENUM('a','b')", Type("text"), "A", "a"),
+    ("mysql", "BINARY(2)", Type("binary"), b"a", b"ab"),
+    ("mysql", "JSON", Type("text"), "{", "{}"),
 ]
 
 
@@ -812,6 +829,17 @@ REFUSED = [
     ("sqlite", Type("float64"), -0.0),
     ("sqlite", Type("float32"), -0.0),
     ("parquet", Type("timestamp", unit="us"), 2**63 - 1),
+    ("mysql", Type("float64"), float("nan")),
+    ("mysql", Type("float64"), float("inf")),
+    ("mysql", Type("float64"), -0.0),
+    ("mysql", Type("float32"), float("-inf")),
+    ("mysql", Type("decimal", precision=70, scale=2), None),
+    ("mysql", Type("decimal", precision=50, scale=40), None),
+    ("mysql", Type("numeric"), None),
+    ("mysql", Type("date"), 2**31 - 1),
+    ("mysql", Type("timestamp", unit="us"), 2**63 - 1),
+    ("mysql", Type("timestamp", unit="ns"), 1),
+    ("mysql", Type("timestamptz", unit="us"), 2**63 - 1),
 ]
 
 
