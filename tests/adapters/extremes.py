@@ -77,10 +77,47 @@ TYPES: dict[str, dict[str, tuple[str, list[str]]]] = {
         "texts": ("text[]", ['\'{"a,b",NULL,""}\'']),
         "range_": ("int4range", ["'[1,5)'", "'empty'"]),
     },
+    "mysql": {
+        "i8": ("tinyint", ["-128", "127"]),
+        "u8": ("tinyint unsigned", ["0", "255"]),
+        "bool_": ("tinyint(1)", ["2", "-128", "1"]),
+        "i16": ("smallint", ["-32768", "32767"]),
+        "u16": ("smallint unsigned", ["0", "65535"]),
+        "i24": ("mediumint", ["-8388608", "8388607"]),
+        "u24": ("mediumint unsigned", ["0", "16777215"]),
+        "i32": ("int", ["-2147483648", "2147483647"]),
+        "u32": ("int unsigned", ["0", "4294967295"]),
+        "i64": ("bigint", ["-9223372036854775808", "9223372036854775807"]),
+        "u64": ("bigint unsigned", ["0", "9223372036854775807"]),
+        "dec_": ("decimal(10,2)", ["-12345678.90", "0.01", "1.50"]),
+        "dec_large": ("decimal(38,10)", ["9999999999999999999999999999.9999999999", "-0.0000000001"]),
+        "f32": ("float", ["16777215", "1.17549435e-38", "3.40282e38"]),
+        "f64": ("double", ["1.7976931348623157e308", "2.2250738585072014e-308", "0.1"]),
+        "char_": ("char(5)", ["'ab'", "''", "'é€'"]),
+        "varchar_": ("varchar(10)", ["'é€𝄞🚢'", "''", "'  ends  '"]),
+        "latin": ("varchar(10) character set latin1", ["'é'", "''"]),
+        "text_": ("text", ["''", "repeat('x', 60000)", "'a\\tb\\nc\\\\'", "'\\\\N'", "'NULL'"]),
+        "bin_": ("binary(4)", ["x'00ff0000'", "'abcd'"]),
+        "varbin": ("varbinary(10)", ["x'00ff'", "''"]),
+        "blob_": ("longblob", ["x''", "x'00ff'", "repeat(x'00', 1000)"]),
+        "date_": ("date", ["'1000-01-01'", "'9999-12-31'", "'1969-12-31'"]),
+        "ts_": ("datetime(6)", ["'1000-01-01 00:00:00'", "'9999-12-31 23:59:59.999999'"]),
+        "ts_s": ("datetime", ["'2020-02-29 23:59:59'"]),
+        "tstz": ("timestamp(6) null", ["'1970-01-01 00:00:01'", "'2038-01-19 03:14:07.999999'"]),
+        "time_": ("time(6)", ["'-838:59:59'", "'838:59:59'", "'00:00:00.000001'"]),
+        "year_": ("year", ["0", "1901", "2155"]),
+        "bit_": ("bit(5)", ["b'10101'", "b'0'"]),
+        "json_": ("json", ['\'{"b":1, "a":null}\'', "'[]'"]),
+        "enum_": ("enum('sad', 'it''s \"ok\"', '')", ["'sad'", "'it''s \"ok\"'", "''"]),
+        "set_": ("set('a', 'b', 'c d')", ["'a,c d'", "''", "'b'"]),
+        "uuid_": ("uuid", ["'9040cb98-ea97-434e-9746-7dc4a11ed1bb'"]),
+        "inet_": ("inet6", ["'::1'", "'::ffff:10.0.0.1'"]),
+        "point_": ("point", ["ST_GeomFromText('POINT(1 2)', 4326)", "POINT(-1, 0.5)"]),
+    },
 }
 
 
-def files_table(zero: float) -> pa.Table:
+def files_table(zero: float, infinity: float = float("inf")) -> pa.Table:
     """The same for files: every plain Arrow type."""
     d = decimal.Decimal
     dictionary = pa.array(["b", "a", "b"]).dictionary_encode()
@@ -90,7 +127,7 @@ def files_table(zero: float) -> pa.Table:
         "i64": pa.array([-(2**63), 2**63 - 1, None], pa.int64()),
         "u32": pa.array([0, 2**32 - 1, None], pa.uint32()),
         "u64": pa.array([0, 2**63 - 1, None], pa.uint64()),
-        "f32": pa.array([float("inf"), zero, None], pa.float32()),
+        "f32": pa.array([infinity, zero, None], pa.float32()),
         "f64": pa.array([5e-324, 1.7976931348623157e308, None], pa.float64()),
         "dec_": pa.array([d("-12345678.90"), d("0.01"), None], pa.decimal128(10, 2)),
         "dec_large": pa.array([d("9999999999999999999999999999.9999999999"), d(0), None], pa.decimal128(38, 10)),

@@ -8,8 +8,11 @@ column that the plan refuses must be one of those that are named here.
 from __future__ import annotations
 
 import contextlib
+import decimal
+import json
 import pathlib
 import sqlite3
+from collections.abc import Callable
 from typing import Any
 
 import duckdb
@@ -23,27 +26,33 @@ from adapters.quirks import QUIRKS, Parquet, Quirks, make_quirks, quoted
 #: Columns that a pair refuses in one of its two copies, with the reason.
 REFUSED: dict[tuple[str, str], set[str]] = {}
 #: Pairs after which the declared types are also what they were: the native type travelled along.
-TYPES_KEPT = {(name, name) for name in ("sqlite", "duckdb", "postgres")} | {
+TYPES_KEPT = {(name, name) for name in ("sqlite", "duckdb", "postgres", "mysql")} | {
     ("postgres", b) for b in ("parquet", "arrow", "duckdb", "sqlite")
 }
 
 PAIRS = [
-    pytest.param(a, b, id=f"{a}-{b}", marks=[pytest.mark.server] if "postgres" in (a, b) else [])
+    pytest.param(a, b, id=f"{a}-{b}", marks=[pytest.mark.server] if QUIRKS[a].server or QUIRKS[b].server else [])
     for a in QUIRKS
     for b in QUIRKS
 ]
 
 
+#: What MySQL's floats cannot hold: they are finite, and its −0.0 is printed as 0.
+MYSQL_UNFIT = {"'-0.0'", "'inf'", "'-inf'", "'Infinity'", "'-Infinity'", "9e999", "-9e999"}
+
+
 def make(engine: Quirks, url: str, other: str) -> None:
     """The table ``t`` of all types, without the single values that ``other`` refuses in mid-copy
-    (``test_contract.py`` holds it to that): SQLite keeps −0.0 as 0.0, PostgreSQL has no NUL in a text."""
+    (``test_contract.py`` holds it to that): SQLite keeps −0.0 as 0.0, PostgreSQL has no NUL in a text,
+    MySQL neither −0.0 nor infinities."""
     sqlite = "sqlite" in (engine.engine, other)
     if isinstance(engine, Parquet):
-        table = files_table(0.5 if sqlite else -0.0)
+        table = files_table(0.5 if sqlite or other == "mysql" else -0.0, 1.5 if other == "mysql" else float("inf"))
         engine.load(url, "t", table.append_column("row_", pa.array([0, 1, 2], pa.int32())))
         return
     unfit = {"'-0.0'", "-0.0"} if sqlite else set()
     unfit |= {"'a' || char(0) || 'b'"} if other == "postgres" else set()
+    unfit |= MYSQL_UNFIT if other == "mysql" else set()
     types = TYPES[engine.engine]
     declared = ", ".join(f"{quoted(name)} {type_}" for name, (type_, _) in types.items())
     columns = [[v for v in literals if v not in unfit] for _, literals in types.values()]
@@ -72,6 +81,8 @@ def dump(engine: Quirks, url: str) -> tuple[dict[str, str], dict[str, list[Any]]
             rows = c.execute(
                 f"SELECT {', '.join(f'{quoted(n)}::VARCHAR' for n in types)} FROM t ORDER BY row_"
             ).fetchall()
+    elif engine.engine == "mysql":
+        types, rows = dump_mysql(engine, url)
     else:
         with engine._open(url) as c:  # type: ignore[attr-defined]
             c.execute("SET TimeZone = 'UTC'")
@@ -82,6 +93,48 @@ def dump(engine: Quirks, url: str) -> tuple[dict[str, str], dict[str, list[Any]]
             types = dict(found)
             rows = c.execute(f"SELECT {', '.join(f'{quoted(n)}::text' for n in types)} FROM t ORDER BY row_").fetchall()
     return types, {name: [row[i] for row in rows] for i, name in enumerate(types)}
+
+
+#: Columns of MySQL's extremes that come back from some engines as another type: how their text is read, so that
+#: the value is compared (a SET as an array of JSON, a TIME as an interval, a YEAR as a number).
+MYSQL_MEANS: dict[str, Callable[[str], Any]] = {
+    "year_": int,
+    "set_": lambda text: json.loads(text) if text.startswith("[") else text.split(",") if text else [],
+    "time_": lambda text: microseconds(text),
+    "f32": float,
+    "json_": json.loads,
+}
+
+
+def microseconds(text: str) -> int:
+    """Of ``-838:59:59.000000``, or of ISO 8601's ``PT-3020399S``."""
+    if text.startswith("PT"):
+        return int(decimal.Decimal(text[2:-1]) * 1_000_000)
+    hours, minutes, seconds = text.lstrip("-").split(":")
+    total = (int(hours) * 60 + int(minutes)) * 60_000_000 + int(decimal.Decimal(seconds) * 1_000_000)
+    return -total if text.startswith("-") else total
+
+
+def dump_mysql(engine: Quirks, url: str) -> tuple[dict[str, str], list[tuple[Any, ...]]]:
+    """Types with their character sets, and values: floats as doubles, texts as text, the rest as its bytes."""
+    with engine._open(url) as cursor:  # type: ignore[attr-defined]
+        cursor.execute(
+            "SELECT column_name, CONCAT_WS(' ', column_type, character_set_name), "
+            "data_type RLIKE 'blob|binary|point|geometry|bit|uuid' FROM information_schema.columns "
+            "WHERE table_schema = DATABASE() AND table_name = 't' ORDER BY ordinal_position"
+        )
+        found = cursor.fetchall()
+        shown = [
+            f"HEX({quoted(n)})" if is_bytes else f"CAST({quoted(n)}{' * 1e0' * (t == 'float')} AS CHAR)"
+            for n, t, is_bytes in found
+        ]
+        cursor.execute(f"SELECT {', '.join(shown)} FROM t ORDER BY row_")
+        means = [MYSQL_MEANS.get(name, str) for name, _, _ in found]
+        rows = [
+            tuple(None if v is None else mean(v) for mean, v in zip(means, row, strict=True))
+            for row in cursor.fetchall()
+        ]
+        return {name: type_ for name, type_, _ in found}, rows
 
 
 def refused(source: str, target: str, policies: dict[str, str]) -> set[str]:
