@@ -45,6 +45,10 @@ class Capabilities:
     name_in_bytes: bool = True
     #: Names that differ only in letter case are the same name.
     names_fold_case: bool = False
+    #: The same of the columns of one table alone.
+    columns_fold_case: bool = False
+    #: Regular expression of what no name of a table or column may have in it.
+    names_unfit: str | None = None
     #: A column's name may be empty, as SQLite's may.
     names_empty: bool = False
     #: Schemas other than the default namespace can hold tables.

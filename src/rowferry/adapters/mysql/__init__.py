@@ -16,6 +16,9 @@ capabilities = Capabilities(
     parallel_writers=True,
     name_max=limits.MYSQL_NAME_CHARACTERS_MAX,
     name_in_bytes=False,
+    columns_fold_case=True,
+    # The server keeps names in three-byte UTF-8, and takes none that ends in a space of ASCII's.
+    names_unfit="[\\0\U00010000-\U0010ffff]|[ \\t\\n\\v\\f\\r]$",
 )
 
 
