@@ -7,6 +7,7 @@ collected, so that a user sees the whole list at once and not one an attempt.
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Sequence
 
 from rowferry import convert, selection
@@ -152,6 +153,8 @@ def name_problems(names: Sequence[tuple[TableName, TableName]], caps: Capabiliti
 def _length_problem(name: str, caps: Capabilities) -> list[str]:
     if not name and not caps.names_empty:
         return [f"{caps.engine} has no empty names"]
+    if caps.names_unfit is not None and (found := re.search(caps.names_unfit, name)):
+        return [f"the name {name[:20]!r} has {found[0]!r} in it, which {caps.engine} does not take there"]
     if caps.name_max is None:
         return []
     length = len(name.encode()) if caps.name_in_bytes else len(name)
@@ -271,8 +274,9 @@ def _unfilled(existing: Table, plans: list[ColumnPlan]) -> list[Refusal]:
 def _colliding(plans: list[ColumnPlan], caps: Capabilities) -> list[Refusal]:
     seen: dict[str, ColumnPlan] = {}
     out = []
+    fold = caps.names_fold_case or caps.columns_fold_case
     for plan in plans:
-        other = seen.setdefault(plan.target.lower() if caps.names_fold_case else plan.target, plan)
+        other = seen.setdefault(plan.target.lower() if fold else plan.target, plan)
         if other is not plan:
             same = other.target == plan.target
             what = f"both be named {plan.target!r}" if same else f"be one column in {caps.engine}"
