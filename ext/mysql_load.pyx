@@ -349,7 +349,7 @@ cdef class Encoder:
             code = pack_bits(f, f.data + start, n, <uint8_t*> small)
             if code != OK:
                 return code
-            self.used += escape_load(out, CELL_ROOM - 1, <uint8_t*> small, (f.length + 7) // 8, &taken)
+            self.used += escape_load(out, CELL_ROOM - 1, <uint8_t*> small, (f.length + 7) // 8, 8, &taken)
             return OK
         if self.at < 0:
             code = check_long(f, f.data + start, n)
@@ -357,7 +357,10 @@ cdef class Encoder:
                 return code
             self.at = 0
         # One byte less than there is: the row's end needs it.
-        self.used += escape_load(out, self.capacity - self.used - 1, f.data + start + self.at, n - self.at, &taken)
+        start += self.at
+        self.used += escape_load(
+            out, self.capacity - self.used - 1, f.data + start, n - self.at, f.data_size - start, &taken
+        )
         self.at += taken
         return OK if self.at == n else FULL
 
@@ -392,7 +395,7 @@ cdef class Encoder:
                 self.out[self.used] = 44
                 self.used += 1
             self.used += escape_load(
-                self.out + self.used, self.capacity - self.used - 1, f.child.data + from_, size, &taken
+                self.out + self.used, self.capacity - self.used - 1, f.child.data + from_, size, size, &taken
             )
         return OK
 

@@ -1,11 +1,11 @@
 # Values as MySQL reads them: digits, dates, escaped bytes. Every writer is given room enough for the longest
 # value it can make, or (escaped bytes) is told how much there is.
 
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from double_digits cimport double_digits
-from sqlite_values cimport DAY_S, IPOW10, civil_from_days, put_decimal
+from sqlite_values cimport DAY_S, IPOW10, put_decimal
 
 
 cdef extern from *:
@@ -14,6 +14,22 @@ cdef extern from *:
         "0001020304050607080910111213141516171819" "2021222324252627282930313233343536373839"
         "4041424344454647484950515253545556575859" "6061626364656667686970717273747576777879"
         "8081828384858687888990919293949596979899";
+    static const uint64_t RF_UPOW10[20] = {
+        1ULL, 10ULL, 100ULL, 1000ULL, 10000ULL, 100000ULL, 1000000ULL, 10000000ULL, 100000000ULL, 1000000000ULL,
+        10000000000ULL, 100000000000ULL, 1000000000000ULL, 10000000000000ULL, 100000000000000ULL,
+        1000000000000000ULL, 10000000000000000ULL, 100000000000000000ULL, 1000000000000000000ULL,
+        10000000000000000000ULL };
+    /* The Gregorian date of a day counted from 0000-03-01, by multiplications: C. Neri and L. Schneider,
+       "Euclidean affine functions and their application to calendar algorithms", 2022. Gives the day of the month. */
+    static inline int rf_civil_day(uint32_t days, uint32_t* year, uint32_t* month) {
+      const uint32_t n1 = 4 * days + 3, century = n1 / 146097, n2 = n1 % 146097 / 4 * 4 + 3;
+      const uint64_t p2 = 2939745ULL * n2;
+      const uint32_t of_century = (uint32_t) (p2 >> 32), of_year = (uint32_t) p2 / 2939745 / 4;
+      const uint32_t n3 = 2141 * of_year + 197913, late = of_year >= 306;
+      *year = 100 * century + of_century + late;
+      *month = (n3 >> 16) - 12 * late;
+      return (int) ((n3 & 0xFFFF) / 2141 + 1);
+    }
     /* Whether any of eight bytes may have to be escaped in LOAD DATA's text: NUL, tab, newline (all below 11, a
        subtraction finds them), backslash (a zero after the exclusive or). */
     #define RF_BELOW_11(w) (((w) - 0x0B0B0B0B0B0B0B0BULL) & ~(w) & 0x8080808080808080ULL)
@@ -23,6 +39,9 @@ cdef extern from *:
     #define RF_SQL_SPECIAL(w) (RF_IS(w, 0x00) | RF_IS(w, 0x5C) | RF_IS(w, 0x27))
     """
     const char* PAIRS "RF_PAIRS"
+    const uint64_t UPOW10 "RF_UPOW10"[20]
+    int leading_zeros "__builtin_clzll"(uint64_t value) noexcept nogil
+    int civil_day "rf_civil_day"(uint32_t days, uint32_t* year, uint32_t* month) noexcept nogil
     uint64_t load_special "RF_LOAD_SPECIAL"(uint64_t word) noexcept nogil
     uint64_t sql_special "RF_SQL_SPECIAL"(uint64_t word) noexcept nogil
 
@@ -33,24 +52,24 @@ cdef inline void put_pair(char* out, int value) noexcept nogil:
     memcpy(out, PAIRS + 2 * value, 2)
 
 
+cdef inline int digits_of(uint64_t value) noexcept nogil:
+    """How many decimal digits a value has: log10(2) is 1233 / 4096 as near as 64 bits need it."""
+    cdef int guess = ((64 - leading_zeros(value | 1)) * 1233) >> 12
+    return guess + 1 - (guess > 0 and (value | 1) < UPOW10[guess])
+
+
 cdef inline int put_unsigned(char* out, uint64_t value) noexcept nogil:
     """Decimal digits, at most 20; gives how many."""
-    cdef char back[20]
-    cdef int at = 20
+    cdef int count = digits_of(value), at = count
     cdef uint64_t rest
-    while value >= 100:
+    while at >= 2:
         rest = value // 100
         at -= 2
-        put_pair(&back[at], <int> (value - rest * 100))
+        put_pair(out + at, <int> (value - rest * 100))
         value = rest
-    if value >= 10:
-        at -= 2
-        put_pair(&back[at], <int> value)
-    else:
-        at -= 1
-        back[at] = <char> (48 + value)
-    memcpy(out, &back[at], 20 - at)
-    return 20 - at
+    if at:
+        out[0] = <char> (48 + value)
+    return count
 
 
 cdef inline int put_signed(char* out, int64_t value) noexcept nogil:
@@ -137,10 +156,12 @@ cdef inline int put_double(char* out, double value) noexcept nogil:
 
 cdef inline int put_day(char* out, int64_t days) noexcept nogil:
     """YYYY-MM-DD; 0 where the year is not in 0 to 9999."""
-    cdef int64_t year, month, day
+    cdef uint32_t year, month, day
     if days < -719528 or days > 2932896:
         return 0
-    civil_from_days(days, &year, &month, &day)
+    # Counted from 400 years before 0000-03-01, so that no day is negative.
+    day = <uint32_t> civil_day(<uint32_t> (days + 719468 + 146097), &year, &month)
+    year -= 400
     put_pair(out, <int> (year // 100))
     put_pair(out + 2, <int> (year % 100))
     out[4] = 45
@@ -200,13 +221,14 @@ cdef inline int put_moment(char* out, int64_t value, int unit_digits, int digits
 # ── bytes ────────────────────────────────────────────────────────────────────────────────────────
 
 cdef inline int64_t escape_load(
-    char* out, int64_t room, const uint8_t* p, int64_t n, int64_t* taken
+    char* out, int64_t room, const uint8_t* p, int64_t n, int64_t readable, int64_t* taken
 ) noexcept nogil:
     """As many of n bytes as fit into ``room``, escaped for LOAD DATA with tab, newline and backslash as its
-    terminators and escape; gives the bytes written, and in ``taken`` the bytes of p that they stand for."""
+    terminators and escape; gives the bytes written, and in ``taken`` the bytes of p that they stand for.
+    ``readable`` (n or more) bytes of p may be looked at."""
     cdef int64_t i = 0, k = 0
     cdef int64_t end
-    cdef uint64_t word
+    cdef uint64_t word, mask
     cdef uint8_t c
     while i < n and k + 2 <= room:
         while i + 8 <= n and k + 8 <= room:
@@ -216,6 +238,15 @@ cdef inline int64_t escape_load(
                 break
             i += 8
             k += 8
+        if n - 8 < i < n and i + 8 <= readable and k + 8 <= room:
+            # The last bytes, with others after them that are not looked at (and overwritten by what follows).
+            memcpy(&word, p + i, 8)
+            memcpy(out + k, &word, 8)
+            mask = (<uint64_t> 1 << (8 * (n - i))) - 1
+            if not load_special((word & mask) | (0x7878787878787878ULL & ~mask)):
+                k += n - i
+                i = n
+                break
         end = i + 8 if i + 8 < n else n
         while i < end and k + 2 <= room:
             c = p[i]
