@@ -173,3 +173,16 @@ def test_replace_in_sqlite_of_a_table_whose_index_does_not_fit_is_refused(source
     target.run("DROP INDEX by_old")
     rowferry.copy(source, target.url, mode="replace", tables=["customer"], verify=True)
     assert target.run("SELECT name FROM sqlite_master WHERE type = 'index' AND tbl_name = 'customer'") == [("by_name",)]
+
+
+@pytest.mark.server
+def test_replace_of_tables_whose_foreign_keys_form_a_circle_is_refused_by_the_plan(
+    source: str, postgres_database: Callable[[], str], tmp_path: pathlib.Path
+) -> None:
+    target = End("postgres", postgres_database(), tmp_path)
+    target.run(*TABLES, "ALTER TABLE customer ADD last int REFERENCES invoice, ADD mentor int REFERENCES customer")
+    plan = rowferry.plan(source, target.url, mode="replace")
+    assert any("form a cycle among customer, invoice" in b for b in plan.blockers), plan.blockers
+    # One that points to its own table goes with it.
+    target.run("ALTER TABLE customer DROP last")
+    rowferry.copy(source, target.url, mode="replace", verify=True)

@@ -7,6 +7,7 @@ import pathlib
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -17,7 +18,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import rowferry
-from rowferry import ConfigError, RefusedError
+from rowferry import ConfigError, RefusedError, StoppedError
+from rowferry.engine.progress import ChunkFinished
 from rowferry.engine.spelling import fold, match_loosely, snake, speller
 
 SNAKES = {
@@ -297,6 +299,37 @@ def test_plan_names_longer_than_the_target_holds_are_refused(shop: Shop, postgre
     (refusal,) = plan.tables[0].refusals
     assert refusal.column == name
     assert "92 bytes long" in refusal.reason
+
+
+@pytest.mark.parametrize("how", ["resume", "again"])
+def test_copy_that_was_stopped_goes_on_under_its_names(shop: Shop, how: str) -> None:
+    stop = threading.Event()
+
+    def event(event: object) -> None:
+        if isinstance(event, ChunkFinished):
+            stop.set()
+
+    with pytest.raises(StoppedError):
+        rowferry.copy(shop.url, shop.duck, names="snake", workers=1, on_event=event, stop=stop)
+    if how == "resume":
+        report = rowferry.resume(shop.duck, verify=True)
+    else:
+        # Another spelling finds no job to go on with, and the tables of its own are not there yet.
+        assert rowferry.copy(shop.url, shop.duck, names="lower", tables=["MediaType"]).tables[0].chunks_taken_over == 0
+        report = rowferry.copy(shop.url, shop.duck, names="snake", verify=True)
+    assert report.equal is True
+    assert sum(t.chunks_taken_over for t in report.tables) >= 1
+    assert shop.duck_rows("SELECT count(*) FROM media_type") == [(3,)]
+
+
+@pytest.mark.parametrize("kind", ["parquet", "arrow", "sqlite"])
+def test_copy_names_into_files_and_back(shop: Shop, kind: str) -> None:
+    url = f"{kind}:///{shop.folder}/out.{kind}"
+    report = rowferry.copy(shop.url, url, names="snake", verify=True)
+    assert [t.target for t in report.tables] == ["invoice_line", "media_type"]
+    assert rowferry.verify(shop.url, url, match_names="loose").equal is True
+    assert rowferry.verify(url, shop.url, match_names="loose").equal is True
+    rowferry.copy(shop.url, url, names="snake", mode="replace", verify=True)
 
 
 def test_copy_another_spelling_is_another_job(shop: Shop) -> None:

@@ -92,12 +92,12 @@ def _note_the_rest(target: Source, partners: set[TableName], request: Request, p
         return
     with blamed_on_target():
         rest = [n for n in target.list_tables() if n not in partners]
-    for table in pairs.absent:
-        if alike := [str(n) for n in rest if spelling.fold_table(n) == spelling.fold_table(table.name)]:
-            pairs.notes.append(
-                f"{str(table.name)!r} is called {' or '.join(map(repr, alike))} in the target: "
-                "--match-names loose pairs such names"
-            )
+    there = {spelling.fold_table(n): n for n in rest}
+    alike = [(t.name, there[f]) for t in pairs.absent if (f := spelling.fold_table(t.name)) in there]
+    if alike and request.match_names != "loose":
+        mine, its = map(str, alike[0])
+        more = f" (and {len(alike) - 1} more such tables)" if len(alike) > 1 else ""
+        pairs.notes.append(f"{mine!r} is called {its!r} in the target{more}: --match-names loose pairs such names")
     if rest and not request.tables:
         pairs.notes.append(f"only the target has: {', '.join(map(str, rest))}")
 

@@ -211,6 +211,8 @@ def _plan_table(
         raw=_is_raw(columns, source, request),
     )
     if mode == "replace" and existing is not None:
+        if existing.volatile:
+            findings.notes.append(f"table {str(name)!r} in the target is not logged; the one that takes its place is")
         # Those of the table that goes: children are swapped before their parents.
         above = tuple(k for k in existing.foreign_keys if k.parent != name)
         plan = dataclasses.replace(plan, target=dataclasses.replace(planned, foreign_keys=above))

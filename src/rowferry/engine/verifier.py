@@ -35,7 +35,7 @@ from rowferry.engine.proof import with_difference
 from rowferry.engine.repair import repair
 from rowferry.engine.report import Report, TableReport
 from rowferry.engine.request import Request
-from rowferry.engine.scan import Consumer, Side, blamed_on_target
+from rowferry.engine.scan import Consumer, Side, blamed_on_target, key_is_read
 from rowferry.engine.stopping import Cutter
 from rowferry.engine.verify import TableDifference, verify_tables
 from rowferry.engine.worker import retry_wait_s
@@ -90,7 +90,8 @@ class Mending:
     #: Tables that are through, and the rows that were inserted or deleted in each.
     done: set[int] = dataclasses.field(default_factory=set)
     rows: dict[int, int] = dataclasses.field(default_factory=dict)
-    refused: list[str] = dataclasses.field(default_factory=list)
+    #: What could not be mended, and why.
+    left: list[str] = dataclasses.field(default_factory=list)
 
 
 class Verification:
@@ -259,16 +260,24 @@ class Verification:
         silent = self._is_silenced(plan)
         if silent:
             target.disable_triggers(plan.target, True)
+        delete_extra = self._request.delete_extra
+        if delete_extra and found.extra and not key_is_read(plan):
+            # What is missing can be inserted all the same.
+            delete_extra = False
+            self._leave(f"table {str(plan.target.name)!r} has no key by which its {found.extra:,} extra rows could go")
         try:
-            rows = repair(source, target, plan, found, self._request.delete_extra, self._stop)
+            rows = repair(source, target, plan, found, delete_extra, self._stop)
             self._mending.rows[plan.index] = self._mending.rows.get(plan.index, 0) + rows
         except RefusedError as error:
             # It stays as it is, which the second look says; the other tables are none the worse for it.
-            self._mending.refused.append(f"not repaired: {error}")
-            self._on_event(Note(self._mending.refused[-1]))
+            self._leave(f"not repaired: {error}")
         finally:
             if silent:
                 target.disable_triggers(plan.target, False)
+
+    def _leave(self, why: str) -> None:
+        self._mending.left.append(why)
+        self._on_event(Note(why))
 
     def _is_silenced(self, plan: TablePlan) -> bool:
         return bool(plan.target.triggers) and self._request.target_triggers == "disable"
@@ -329,7 +338,7 @@ class Verification:
         return report
 
     def _notes(self, pairs: Pairs, look: Look) -> list[str]:
-        notes = [*pairs.notes, *self._mending.refused]
+        notes = [*pairs.notes, *self._mending.left]
         if pairs.unlike:
             notes.append("--policy TABLE.COLUMN=skip compares a table without the columns that are on one side only")
         if len(look.guarantees) > 1:
