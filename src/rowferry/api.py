@@ -4,6 +4,8 @@
 >>> report = rowferry.copy("sqlite:///shop.db", "duckdb:///shop.duckdb", verify=True)
 >>> report.tables[0].rows_committed
 336776
+
+Each function loads the part of the engine that it needs: a copy starts sooner without the verifier's.
 """
 
 from __future__ import annotations
@@ -13,8 +15,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rowferry import endpoint, limits
-from rowferry.engine import jobs as engine_jobs
-from rowferry.engine import previewer, supervisor, verifier
 from rowferry.engine.progress import Event, EventHandler
 from rowferry.engine.report import JobSummary, PlanReport, Report
 from rowferry.engine.request import Request
@@ -68,6 +68,8 @@ def copy(
     could be made it is the error's ``report``.
     """
     options = {k: v for k, v in locals().items() if k not in ("source", "target", "on_event", "stop")}
+    from rowferry.engine import supervisor
+
     return supervisor.copy(_request(source, target, options), on_event, stop or threading.Event())
 
 
@@ -100,6 +102,8 @@ def verify(
     another decoder than the one that wrote it. Raises as :func:`copy`, but differences are no error.
     """
     options = {k: v for k, v in locals().items() if k not in ("source", "target", "on_event", "stop")}
+    from rowferry.engine import verifier
+
     return verifier.verify(_request(source, target, options), on_event, stop or threading.Event())
 
 
@@ -121,6 +125,8 @@ def plan(
 ) -> PlanReport:
     """What :func:`copy` with the same arguments would do and what it would refuse; writes nothing."""
     options = {k: v for k, v in locals().items() if k not in ("source", "target")}
+    from rowferry.engine import previewer
+
     return previewer.preview(_request(source, target, options))
 
 
@@ -146,6 +152,9 @@ def resume(
         parsed, parsed, workers=workers, job=job, join=join, ledger_schema=ledger_schema, verify=verify,
         no_verify=no_verify,
     )  # fmt: skip
+    from rowferry.engine import jobs as engine_jobs
+    from rowferry.engine import supervisor
+
     request = engine_jobs.request_of(asked, source)
     return supervisor.copy(request, on_event, stop or threading.Event(), command="resume")
 
@@ -153,4 +162,6 @@ def resume(
 def jobs(target: str, *, ledger_schema: str = "rowferry") -> list[JobSummary]:
     """The jobs in a target's ledger, oldest first. One that cannot be read says so in its ``problem``."""
     parsed = endpoint.parse(target)
+    from rowferry.engine import jobs as engine_jobs
+
     return engine_jobs.list_jobs(Request(parsed, parsed, ledger_schema=ledger_schema))
