@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import pyarrow as pa
 
@@ -14,14 +14,11 @@ from rowferry.adapters.mysql import types, wire
 from rowferry.adapters.mysql.chunks import select_from
 from rowferry.adapters.mysql.declared import DATED, parse
 from rowferry.adapters.mysql.failure import number_of
+from rowferry.adapters.mysql.session import MysqlSession
 from rowferry.adapters.protocol import Block, ReadRequest
 from rowferry.errors import DataError, RowferryError, SourceError
 from rowferry.model import Column, TableName
 from rowferry.types import Type
-
-if TYPE_CHECKING:
-    from rowferry.adapters.mysql.session import MysqlSession
-    from rowferry.adapters.mysql.source import MysqlSource
 
 #: After a chunk, the locks on definitions that it took go with it (but see ``snapshot.unlogged``), and an ALTER
 #: TABLE need not wait for the whole job.
@@ -34,10 +31,29 @@ _LOCK_WAIT = 1205
 _DAY_US = 86_400_000_000
 
 
+class Snapshot(Protocol):
+    """What a reader needs of its source."""
+
+    #: The database of names without a schema.
+    database: str
+
+    def take_session(self) -> MysqlSession:
+        """A session in the snapshot, for one reader alone. Raises SourceError."""
+
+    def leave_session(self, session: MysqlSession) -> None: ...
+
+    def fingerprint(self, name: TableName) -> str: ...
+
+    def policy(self, table: str, column: str) -> str | None: ...
+
+    def kill_query(self, session: MysqlSession) -> None:
+        """Ends the statement that the session is in; the session stays. Never raises."""
+
+
 class MysqlReader:
     """The protocol's Reader: one session of the snapshot, from a chunk to the next."""
 
-    def __init__(self, source: MysqlSource) -> None:
+    def __init__(self, source: Snapshot) -> None:
         self._source = source
         self._session: MysqlSession | None = source.take_session()
 
@@ -120,7 +136,7 @@ class _Columns:
     (``types.unfit_expression``), where only the server knows.
     """
 
-    def __init__(self, request: ReadRequest, source: MysqlSource) -> None:
+    def __init__(self, request: ReadRequest, source: Snapshot) -> None:
         self._table = str(request.table.name)
         self._source = source
         self._wanted = [(request.table.column(name), form) for name, form in request.columns]
