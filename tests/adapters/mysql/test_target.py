@@ -233,7 +233,7 @@ def test_nested_values_and_intervals_arrive_and_compare_equal(
         )
         c.execute(
             "insert into t values (1, '1 year 2 mons -3 days 04:05:06.789', '{1,NULL,3}', "
-            "'{\"a,b\",\"\",NULL,\"\\\\\\\"\"}', "
+            '\'{"a,b","",NULL,"\\\\\\""}\', '
             "'{1.5,-99999999999999999999.0000000001}', '{\"2020-01-01 00:00:00.123456+02\",infinity}'), "
             "(2, '00:00:00', '{}', '{}', '{}', '{}'), (3, NULL, NULL, NULL, NULL, NULL), "
             "(4, '-1 mon', '{1}', '{é𝄞}', '{0}', '{-infinity}'), (5, '-00:00:00.000001', NULL, NULL, NULL, NULL)"
@@ -352,3 +352,10 @@ def test_writer_that_is_closed_gives_its_chunk_back(target: Target) -> None:
     with contextlib.closing(target.writer()) as writer:
         assert writer.claim(contract.JOB) is not None
         writer.rollback()
+
+
+@pytest.mark.parametrize("name", ["", "a ", "a\n", "a🚢", "a\0b"])
+def test_name_that_mysql_does_not_have_is_refused_by_the_plan(target: Target, name: str) -> None:
+    refused = target.plan_column(Column(name, Type("int32"), forms=(Type("int32"),)), Type("int32"))
+    assert isinstance(refused, Refusal) and "name" in refused.reason
+    assert any("no table can be called" in p for p in target.missing_privileges([], [TableName(None, name)]))
