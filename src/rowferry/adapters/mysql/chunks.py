@@ -27,6 +27,7 @@ from typing import Any
 from rowferry import limits
 from rowferry.adapters.mysql.quoting import literal, qualified, quote
 from rowferry.adapters.mysql.session import MysqlSession
+from rowferry.errors import LedgerError
 from rowferry.model import Bound, Table, TableName
 
 #: An integer key whose range is at most this many times its rows is cut by arithmetic: at worst, a
@@ -266,7 +267,7 @@ def _beyond(key: Sequence[Sequence[str]], values: Sequence[str], operator: str) 
 
 
 def select_from(table: Table, database: str, bound: Bound, where: str | None) -> str:
-    """``FROM … WHERE …`` of one chunk."""
+    """``FROM … WHERE …`` of one chunk. Raises LedgerError for a bound that was tampered with."""
     conditions = [f"({where}\n)"] if where else []  # the line break ends a comment that a condition may end with
     data = bound.data
     source = qualified(table.name, database)
@@ -275,8 +276,11 @@ def select_from(table: Table, database: str, bound: Bound, where: str | None) ->
         # Of two chunks, each is "more than half of the table" to an optimizer that then reads all of it twice.
         if tuple(name for name, _ in key) == table.primary_key[: len(key)]:
             source += " FORCE INDEX (PRIMARY)"
-        if data["low"] is not None:
-            conditions.append(_beyond(key, data["low"], ">="))
-        if data["high"] is not None:
-            conditions.append(_beyond(key, data["high"], "<"))
+        try:
+            if data["low"] is not None:
+                conditions.append(_beyond(key, data["low"], ">="))
+            if data["high"] is not None:
+                conditions.append(_beyond(key, data["high"], "<"))
+        except (ValueError, IndexError) as error:
+            raise LedgerError(f"the ledger holds a bound that is none: {error}", table=str(table.name)) from None
     return f"FROM {source}" + (" WHERE " + " AND ".join(conditions) if conditions else "")
