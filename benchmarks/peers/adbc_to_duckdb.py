@@ -5,14 +5,12 @@ import sys
 import adbc_driver_postgresql.dbapi
 import duckdb
 
-source, target = sys.argv[1:3]
+source, target, table = sys.argv[1:4]
 with adbc_driver_postgresql.dbapi.connect(source) as connection, connection.cursor() as cursor:
-    cursor.execute("select * from lineitem")
+    cursor.execute(f"select * from {table}")
     reader = cursor.fetch_record_batch()
+    # ADBC gives numerics as text; a table that is to be of use needs them as decimals again.
+    replaced = {"lineitem": ("l_quantity", "l_extendedprice", "l_discount", "l_tax")}.get(table, ())
+    casts = ", ".join(f"{name}::decimal(15,2) as {name}" for name in replaced)
     with duckdb.connect(target) as out:
-        # ADBC gives numerics as text; a table that is to be of use needs them as decimals again.
-        out.execute(
-            "create table lineitem as select * replace (l_quantity::decimal(15,2) as l_quantity, "
-            "l_extendedprice::decimal(15,2) as l_extendedprice, l_discount::decimal(15,2) as l_discount, "
-            "l_tax::decimal(15,2) as l_tax) from reader"
-        )
+        out.execute(f"create table {table} as select * {f'replace ({casts})' if casts else ''} from reader")

@@ -2,12 +2,10 @@
 
 import sys
 
-import connectorx
+import connectorx_read
 import duckdb
 
-source, target = sys.argv[1:3]
-arrow_table = connectorx.read_sql(
-    source, "select * from lineitem", return_type="arrow", partition_on="l_orderkey", partition_num=2
-)
+source, target, table, _key, split_by, workers = sys.argv[1:]
+arrow_table = connectorx_read.read(source, table, split_by, workers)
 with duckdb.connect(target) as out:
-    out.execute("create table lineitem as select * from arrow_table")
+    out.execute(f"create table {table} as select * from arrow_table")

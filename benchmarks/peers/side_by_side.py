@@ -1,305 +1,254 @@
-"""rowferry beside the conventional way, on the same data, in one run.
+"""rowferry beside its peers: the same data, in turn, in one run, each result looked at.
 
-    python benchmarks/peers/side_by_side.py [--scale 0.2] [--runs 3] [--only pg_pg,pg_duckdb,sqlite_duckdb,pg_parquet]
+    python benchmarks/peers/side_by_side.py --install          once: the peers, into benchmarks/.peers-venv
+    python benchmarks/peers/side_by_side.py [--scale 0.3] [--paths mysql_pg,pg_mysql,…] [--tables lineitem,events]
+        [--runs 3] [--workers 2] [--json OUT.json] [--postgres URL|own] [--mysql URL|own]
 
-Data: lineitem (16 columns) of benchmarks/lineitem.py, fixed seed, no download. Each way runs in a
-process of its own, in turn; printed are the medians of wall seconds, client CPU seconds per
-million rows and peak memory, and the ratio of the walls (conventional / rowferry). CPU of the
-servers is not in it: a psql pipe's client is both of its processes.
+Scale 1 is 6 million rows of lineitem and 1 million of events, made here from a fixed seed. Servers: users of all
+privileges on them; ``own`` starts throw-away ones. Databases are made, and dropped at the end; nothing else there
+is touched. Every way runs in a process of its own, from an empty target, ``--runs`` times in turn. Printed are
+medians (peak: the largest): wall seconds, rows/s, client CPU seconds per million rows (of all its processes), server
+CPU seconds per million rows (of all processes of both servers until the client ended: nobody else should use them),
+the former over the latter, peak memory of the largest client process, the wall time over rowferry's, and what
+became of the data ("exact", or which types the copy has instead, or what is wrong). Exits 1 where
+rowferry fails or is not exact; a peer that fails has a line that says why. See benchmarks/README.md.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
+import json
 import os
 import pathlib
-import shutil
-import sqlite3
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable
-
-import psycopg
+from collections.abc import Iterator
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "benchmarks")]
+sys.path.insert(1, str(ROOT / "tests"))
 
-import lineitem  # noqa: E402 - found through the line above
-import servers  # noqa: E402 - likewise
+import cost  # noqa: E402 - found through sys.path
+import places  # noqa: E402
+import tables  # noqa: E402
+import ways  # noqa: E402
 
-DDL = """create table lineitem (l_orderkey bigint not null, l_partkey bigint not null, l_suppkey bigint not null,
- l_linenumber integer not null, l_quantity decimal(15,2) not null, l_extendedprice decimal(15,2) not null,
- l_discount decimal(15,2) not null, l_tax decimal(15,2) not null, l_returnflag {char1} not null,
- l_linestatus {char1} not null, l_shipdate date not null, l_commitdate date not null, l_receiptdate date not null,
- l_shipinstruct {char25} not null, l_shipmode {char10} not null, l_comment varchar(44) not null,
- primary key (l_orderkey, l_linenumber))"""
-#: A server as one runs it: durable, with room for a bulk load between two checkpoints.
-SETTINGS = ("shared_buffers=1GB", "max_wal_size=8GB", "wal_level=replica")
-PG_DDL = DDL.format(char1="char(1)", char10="char(10)", char25="char(25)")
-
-
-@dataclasses.dataclass(slots=True)
-class Cost:
-    """What one run took: wall and client CPU seconds, peak memory of its largest process in MiB."""
-
-    wall_s: float
-    cpu_s: float
-    peak_mib: float
+POSTGRES = os.environ.get("ROWFERRY_BENCHMARK_POSTGRES_URL", "postgresql://rf:canary-s3cret@127.0.0.1:15432")
+MYSQL = os.environ.get("ROWFERRY_BENCHMARK_MYSQL_URL", "mysql://rf:canary-s3cret@127.0.0.1:13306")
+#: Servers of our own, as one runs them: durable, with room for a bulk load between two checkpoints.
+POSTGRES_SETTINGS = ("shared_buffers=1GB", "max_wal_size=8GB", "wal_level=replica")
+MYSQL_SETTINGS = ("innodb-buffer-pool-size=1G", "innodb-log-file-size=1G", "max-allowed-packet=256M")
+HEADER = ("wall s", "rows/s", "client CPU s/M", "server CPU s/M", "client/server", "peak MiB", "× rowferry")
+SAID_MAX = 300
 
 
-@dataclasses.dataclass(slots=True)
-class Way:
-    """One way to do a job: a command, and what must be done before each of its runs."""
+@dataclasses.dataclass
+class Result:
+    """What one way did on one path with one table."""
 
-    name: str
-    command: list[str]
-    before: Callable[[], None]
-    #: Counts the rows that arrived.
-    rows: Callable[[], int]
+    path: str
+    table: str
+    way: str
+    rows: int
+    costs: list[cost.Cost] = dataclasses.field(default_factory=list)
+    #: '' exact; other types; ``WRONG: …``; ``FAILED: …``; ``not run: …``.
+    outcome: str = ""
 
+    @property
+    def wall_s(self) -> float | None:
+        return statistics.median(c.wall_s for c in self.costs) if self.costs else None
 
-def measure(command: list[str]) -> Cost:
-    """Runs a command; its CPU is that of all its processes. Raises where it fails."""
-    with tempfile.TemporaryFile("w+") as output:
-        before = os.times()
-        began = time.monotonic()
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
-        _, status, usage = os.wait4(process.pid, 0)
-        wall_s = time.monotonic() - began
-        after = os.times()
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
-            output.seek(0)
-            raise SystemExit(f"{command[0]} … failed with {process.returncode}:\n{output.read()[-2000:]}")
-    cpu_s = after.children_user + after.children_system - before.children_user - before.children_system
-    return Cost(wall_s, cpu_s, usage.ru_maxrss / 1024)
+    def per_million(self, what: str) -> float | None:
+        values = [getattr(c, what) for c in self.costs]
+        return statistics.median(values) / self.rows * 1e6 if values and None not in values else None
 
+    def cells(self, base_wall_s: float | None) -> list[str]:
+        wall_s, client, servers = self.wall_s, self.per_million("client_cpu_s"), self.per_million("servers_cpu_s")
+        if wall_s is None:
+            return [""] * len(HEADER)
+        return [
+            f"{wall_s:.2f}", f"{self.rows / wall_s:,.0f}", f"{client:.2f}", "–" if servers is None else f"{servers:.2f}",
+            f"{client / servers:.2f}" if client and servers else "–", f"{max(c.peak_mib for c in self.costs):.0f}",
+            f"{wall_s / base_wall_s:.2f}" if base_wall_s else "–",
+        ]  # fmt: skip
 
-def compare(title: str, ways: list[Way], runs: int, want_rows: int) -> None:
-    """Runs the ways in turn, ``runs`` times each, and prints medians and ratios; the first is rowferry."""
-    costs: dict[str, list[Cost]] = {way.name: [] for way in ways}
-    for _ in range(runs):
-        for way in ways:
-            way.before()
-            costs[way.name].append(measure(way.command))
-            if (rows := way.rows()) != want_rows:
-                raise SystemExit(f"{title}, {way.name}: {rows} rows arrived, not {want_rows}")
-    print(f"\n{title}: {want_rows:,} rows, {runs} runs each, medians")
-    print(f"  {'':26} {'wall s':>8} {'rows/s':>10} {'CPU s/M rows':>13} {'peak MiB':>9} {'wall ratio':>11}")
-    base = statistics.median(c.wall_s for c in costs[ways[0].name])
-    for way in ways:
-        wall_s = statistics.median(c.wall_s for c in costs[way.name])
-        cpu = statistics.median(c.cpu_s for c in costs[way.name]) / want_rows * 1e6
-        peak = max(c.peak_mib for c in costs[way.name])
-        ratio = "" if way is ways[0] else f"{wall_s / base:.2f} ×"
-        print(f"  {way.name:26} {wall_s:8.2f} {want_rows / wall_s:10,.0f} {cpu:13.2f} {peak:9.0f} {ratio:>11}")
+    def as_json(self) -> dict[str, object]:
+        return {**dataclasses.asdict(self), "wall_s_median": self.wall_s, "outcome": self.outcome or "exact"}
 
 
-def rowferry(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "rowferry", "copy", *arguments, "--quiet"]
+class Bench:
+    """The places of one run, each filled when it is first needed, all dropped at the end."""
 
+    def __init__(self, given: argparse.Namespace, folder: pathlib.Path) -> None:
+        self.given = given
+        self.folder = folder
+        self._places: dict[tuple[str, str], places.Place] = {}
+        self._filled: set[tuple[str, str]] = set()
+        self._expected: dict[str, tables.Sums] = {}
 
-def python(script: str, *arguments: str) -> list[str]:
-    return [sys.executable, str(ROOT / "benchmarks/peers" / script), *arguments]
+    def place(self, engine: str, role: str) -> places.Place:
+        if (engine, role) not in self._places:
+            database = f"rowferry_bench_{role}_{os.getpid()}"
+            made: dict[str, places.Place] = {
+                "postgres": lambda: places.Postgres(self.given.postgres, database),
+                "mysql": lambda: places.Mysql(self.given.mysql, database),
+                "duckdb": lambda: places.Duckdb("duckdb", self.folder / f"{role}.duckdb"),
+                "parquet": lambda: places.Parquet("parquet", self.folder / f"{role}.parquet"),
+                "sqlite": lambda: places.Sqlite("sqlite", self.folder / f"{role}.sqlite"),
+            }
+            self._places[engine, role] = made[engine]()
+        return self._places[engine, role]
 
+    def source(self, engine: str, table: tables.Table, rows: int) -> places.Place:
+        """The source, filled with ``table`` and found to hold it."""
+        place = self.place(engine, "source")
+        if (engine, table.name) in self._filled:
+            return place
+        print(f"filling {engine}: {rows:,} rows of {table.name}", file=sys.stderr, flush=True)
+        if not any(filled == engine for filled, _ in self._filled):
+            place.fresh(table, made=False)
+        if isinstance(place, places.Sqlite):
+            place.load(table, rows)
+        elif isinstance(place, places.Server):
+            path = self.folder / "rows.txt"
+            places.write_text(table, rows, path)
+            place.load(table, path)
+            path.unlink()
+            found, types = place.look(table)
+            if (outcome := table.compare(found, self.expected(table, rows), types)).startswith("WRONG"):
+                raise SystemExit(f"{engine} was not filled rightly with {table.name}: {outcome}")
+        self._filled.add((engine, table.name))
+        return place
 
-def load_postgres(url: str, scale: float) -> int:
-    """Fills lineitem through psycopg's text COPY; returns its rows."""
-    import io
+    def expected(self, table: tables.Table, rows: int) -> tables.Sums:
+        if table.name not in self._expected:
+            self._expected[table.name] = tables.expected(table, rows)
+        return self._expected[table.name]
 
-    import pyarrow.csv
+    def discard(self) -> None:
+        for place in self._places.values():
+            place.discard()
 
-    rows = 0
-    with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute(PG_DDL.replace(",\n primary key (l_orderkey, l_linenumber)", ""))
-        with connection.cursor().copy("copy lineitem from stdin (format csv)") as copy:
-            for batch in lineitem.batches(scale_factor=scale):
-                buffer = io.BytesIO()
-                pyarrow.csv.write_csv(batch, buffer, pyarrow.csv.WriteOptions(include_header=False))
-                copy.write(buffer.getvalue())
-                rows += batch.num_rows
-        connection.execute("alter table lineitem add primary key (l_orderkey, l_linenumber)")
-        connection.execute("vacuum analyze lineitem")
-    return rows
+    def run(self, path: ways.Path, table: tables.Table) -> list[Result]:
+        """All ways of a path, in turn."""
+        rows = table.rows_of(self.given.scale)
+        source, target = self.source(path.source, table, rows), self.place(path.target, "target")
+        results = [Result(path.title, table.name, way.name, rows) for way in path.ways]
+        for way, result in zip(path.ways, results, strict=True):
+            if reason := way.missing():
+                result.outcome = f"not run: {reason}"
+        for _ in range(self.given.runs):
+            for way, result in zip(path.ways, results, strict=True):
+                if not result.outcome.startswith(("not run", "FAILED")):
+                    self.once(way, result, source, target, table)
+        return results
 
-
-def load_sqlite(path: pathlib.Path, scale: float) -> int:
-    rows = 0
-    connection = sqlite3.connect(path)
-    connection.execute(DDL.format(char1="text", char10="text", char25="text"))
-    for batch in lineitem.batches(scale_factor=scale):
-        columns = [c.cast("string") if str(c.type).startswith(("dec", "date")) else c for c in batch.columns]
-        marks = ", ".join("?" * len(columns))
-        connection.executemany(
-            f"insert into lineitem values ({marks})",
-            zip(*(c.to_pylist() for c in columns), strict=True),
-        )
-        rows += batch.num_rows
-    connection.commit()
-    connection.close()
-    return rows
-
-
-def count_postgres(url: str) -> int:
-    with psycopg.connect(url) as connection:
-        row = connection.execute("select count(*) from lineitem").fetchone()
-        return int(row[0]) if row else -1
-
-
-def count_duckdb(path: pathlib.Path) -> int:
-    import duckdb
-
-    with duckdb.connect(str(path), read_only=True) as connection:
-        row = connection.execute("select count(*) from lineitem").fetchone()
-        return int(row[0]) if row else -1
-
-
-def count_parquet(folder: pathlib.Path) -> int:
-    import pyarrow.dataset
-
-    return int(pyarrow.dataset.dataset(folder / "lineitem", format="parquet").count_rows())
-
-
-def remove(path: pathlib.Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    for file in path.parent.glob(path.name + "*"):
-        file.unlink()
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--scale", type=float, default=0.2, help="TPC-H scale factor: 1 is 6 million rows")
-    parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--workers", default="2")
-    parser.add_argument("--only", default="pg_pg,pg_duckdb,pg_parquet,sqlite_duckdb")
-    given = parser.parse_args()
-    only = given.only.split(",")
-    with tempfile.TemporaryDirectory() as folder:
-        here = pathlib.Path(folder)
-        if any(name.startswith("pg_") for name in only):
-            server = servers.start(SETTINGS)
+    def once(
+        self, way: ways.Way, result: Result, source: places.Place, target: places.Place, table: tables.Table
+    ) -> None:
+        """One run of one way, from an empty target; what comes of it goes into ``result``."""
+        print(f"  {result.path}, {table.name}: {way.name} …", file=sys.stderr, flush=True)
+        target.fresh(table, made=way.table_made)
+        places.settle()
+        servers = {place.server_id for place in (source, target) if place.server_id is not None}
+        with tempfile.TemporaryDirectory(dir=self.folder) as own:
+            job = ways.Job(source, target, table, self.given.workers, pathlib.Path(own))
             try:
-                postgres_benchmarks(server, here, given, only)
-            finally:
-                server.discard()
-        if "sqlite_duckdb" in only:
-            rows = load_sqlite(here / "lineitem.db", given.scale)
-            target = here / "target.duckdb"
-            compare(
-                "SQLite → DuckDB",
-                [
-                    Way(
-                        "rowferry",
-                        rowferry(f"sqlite:///{here}/lineitem.db", f"duckdb:///{target}", "--workers", given.workers),
-                        lambda: remove(target),
-                        lambda: count_duckdb(target),
-                    ),
-                    Way(
-                        "sqlite3 + pyarrow",
-                        python("sqlite3_to_duckdb.py", str(here / "lineitem.db"), str(target)),
-                        lambda: remove(target),
-                        lambda: count_duckdb(target),
-                    ),
-                ],
-                given.runs,
-                rows,
-            )
-
-
-def postgres_benchmarks(
-    server: servers.Postgres, here: pathlib.Path, given: argparse.Namespace, only: list[str]
-) -> None:
-    source = server.database("bench_source")
-    rows = load_postgres(source, given.scale)
-    urls = {"target": ""}
-
-    def fresh(ddl: bool = False) -> None:
-        urls["target"] = server.database("bench_target")
-        if ddl:
-            with psycopg.connect(urls["target"], autocommit=True) as connection:
-                connection.execute(PG_DDL.replace(",\n primary key (l_orderkey, l_linenumber)", ""))
-
-    fresh()
-    target_url = urls["target"]
-    pipe = (
-        f"set -o pipefail; psql -XqAt '{source}' -c 'copy lineitem to stdout binary' | "
-        f"psql -XqAt '{target_url}' -c 'copy lineitem from stdin binary' && "
-        f"psql -XqAt '{target_url}' -c 'alter table lineitem add primary key (l_orderkey, l_linenumber)'"
-    )
-    if "pg_pg" in only:
-        compare(
-            "PostgreSQL → PostgreSQL",
-            [
-                Way(
-                    "rowferry, with digests",
-                    rowferry(source, target_url, "--workers", given.workers),
-                    fresh,
-                    lambda: count_postgres(target_url),
-                ),
-                Way(
-                    "psql | psql, binary", ["bash", "-c", pipe], lambda: fresh(True), lambda: count_postgres(target_url)
-                ),
-            ],
-            given.runs,
-            rows,
-        )
-    duck = here / "target.duckdb"
-    if "pg_duckdb" in only:
-        ways = [
-            Way(
-                "rowferry, with digests",
-                rowferry(source, f"duckdb:///{duck}", "--workers", given.workers),
-                lambda: remove(duck),
-                lambda: count_duckdb(duck),
-            ),
-            Way(
-                "ADBC reader → DuckDB",
-                python("adbc_to_duckdb.py", source, str(duck)),
-                lambda: remove(duck),
-                lambda: count_duckdb(duck),
-            ),
-        ]
-        try:
-            import connectorx  # noqa: F401 - only whether it is there
-        except ImportError:
-            print("ConnectorX is not installed: left out (pip install rowferry[benchmark])")
-        else:
-            ways.append(
-                Way(
-                    "ConnectorX → DuckDB",
-                    python("connectorx_to_duckdb.py", source, str(duck)),
-                    lambda: remove(duck),
-                    lambda: count_duckdb(duck),
+                taken = cost.measure(
+                    way.command(job), env=ways.environment(job.folder), timeout_s=self.given.timeout, server_ids=servers
                 )
-            )
-        compare("PostgreSQL → DuckDB", ways, given.runs, rows)
-    if "pg_parquet" in only:
-        folder = here / "parquet"
-        compare(
-            "PostgreSQL → Parquet",
-            [
-                Way(
-                    "rowferry, with digests",
-                    rowferry(source, f"parquet:///{folder}", "--workers", given.workers),
-                    lambda: remove(folder),
-                    lambda: count_parquet(folder),
-                ),
-                Way(
-                    "ADBC reader → pyarrow",
-                    python("adbc_to_parquet.py", source, str(folder)),
-                    lambda: remove(folder),
-                    lambda: count_parquet(folder),
-                ),
-            ],
-            given.runs,
-            rows,
-        )
+            except cost.FailedError as error:
+                result.outcome = f"FAILED: {error}"
+                return
+        result.costs.append(taken)
+        try:
+            found, types = target.look(table)
+            outcome = table.compare(found, self.expected(table, result.rows), types)
+        except Exception as error:  # noqa: BLE001 - whatever a driver says of what a peer left
+            outcome = f"WRONG: cannot be looked at as the source can: {error}"
+        if not result.outcome.startswith("WRONG"):
+            result.outcome = outcome
+
+
+def show(results: list[Result]) -> None:
+    """One path's table."""
+    first = results[0]
+    print(f"\n{first.path}, {first.table}: {first.rows:,} rows, medians of {max(len(r.costs) for r in results)} runs")
+    name_width = max(len(r.way) for r in results)
+    widths = [max(9, len(h)) for h in HEADER]
+    print("  ".join([" " * (name_width + 2), *(h.rjust(w) for h, w in zip(HEADER, widths, strict=True))]))
+    for r in results:
+        cells = [c.rjust(w) for c, w in zip(r.cells(first.wall_s), widths, strict=True)]
+        said = " ".join((r.outcome or "exact").split())
+        said = said if len(said) <= SAID_MAX else f"{said[: SAID_MAX // 2]} … {said[-SAID_MAX // 2 :]}"
+        print("  ".join([f"  {r.way.ljust(name_width)}", *cells, said]), flush=True)
+
+
+@contextlib.contextmanager
+def own_servers(given: argparse.Namespace) -> Iterator[None]:
+    """Starts what is to be started for this run alone, and puts its URL into ``given``."""
+    with contextlib.ExitStack() as stack:
+        if given.postgres == "own":
+            import servers
+
+            postgres = servers.start(POSTGRES_SETTINGS)
+            stack.callback(postgres.discard)
+            given.postgres = postgres.url
+        if given.mysql == "own":
+            import mysql_servers
+
+            mysql = mysql_servers.start(MYSQL_SETTINGS)
+            stack.callback(mysql.discard)
+            given.mysql = mysql.url
+        yield
+
+
+def arguments(given: list[str] | None = None) -> argparse.Namespace:
+    def names(known: dict[str, object]) -> object:
+        def parse(text: str) -> list[str]:
+            found = text.split(",")
+            if unknown := set(found) - set(known):
+                raise argparse.ArgumentTypeError(f"{', '.join(sorted(unknown))}: known are {', '.join(known)}")
+            return found
+
+        return parse
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--scale", type=float, default=0.3)
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--paths", type=names(dict(ways.PATHS)), default=list(ways.PATHS))  # type: ignore[arg-type]
+    parser.add_argument("--tables", type=names(dict(tables.TABLES)), default=list(tables.TABLES))  # type: ignore[arg-type]
+    parser.add_argument("--postgres", default=POSTGRES, metavar="URL|own")
+    parser.add_argument("--mysql", default=MYSQL, metavar="URL|own")
+    parser.add_argument("--timeout", type=float, default=1800, help="seconds that one run may take")
+    parser.add_argument("--json", type=pathlib.Path)
+    parser.add_argument("--install", action="store_true", help="install the peers, and end")
+    return parser.parse_args(given)
+
+
+def main() -> int:
+    given = arguments()
+    if given.install:
+        ways.install()
+        return 0
+    results: list[Result] = []
+    with tempfile.TemporaryDirectory(prefix="rowferry-bench-") as folder, own_servers(given):
+        bench = Bench(given, pathlib.Path(folder))
+        try:
+            for path in (ways.PATHS[name] for name in given.paths):
+                for table in (tables.TABLES[name] for name in given.tables if name in path.tables):
+                    results += (found := bench.run(path, table))
+                    show(found)
+        finally:
+            bench.discard()
+            if given.json:
+                given.json.write_text(json.dumps([r.as_json() for r in results], indent=1, ensure_ascii=False))
+    ours = [r for r in results if r.way == ways.ROWFERRY.name]
+    return int(any(r.outcome for r in ours))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
