@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import decimal
+import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -362,3 +363,80 @@ def test_upsert_by_columns_without_a_unique_key_is_refused(target: Target, sql: 
     sql("CREATE TABLE t (id int, v int)")
     with pytest.raises(TargetError, match="no unique key"):
         write(target, {"id": [1], "v": [1]}, mode="upsert", key=("id",))
+
+
+# --- locks of others
+
+
+def test_row_that_another_session_holds_too_long_is_a_transient_error_and_undone(
+    target: Target, sql: Any, way: str, mysql_server: mysql_servers.Mariadb, url: str
+) -> None:
+    sql("CREATE TABLE t (id int PRIMARY KEY)")
+    table = described(target)
+    columns = plans(table, ["id"])
+    target.ledger.open(create=True)
+    target.ledger.create_job(contract.job_row(), [], [ChunkRow(0, 0, Bound({}))])
+    with (
+        contextlib.closing(mysql_server.connect(url.rpartition("/")[2])) as other,
+        contextlib.closing(target.writer()) as writer,
+    ):
+        other.begin()
+        other.cursor().execute("INSERT INTO t VALUES (500)")
+        chunk = writer.claim(contract.JOB)
+        assert chunk is not None
+        writer._session.query("SET SESSION innodb_lock_wait_timeout = 1")  # type: ignore[attr-defined]
+        with pytest.raises(TargetError, match="Lock wait timeout") as caught:
+            writer.write(WriteRequest(table, T, columns), blocks_of(columns, {"id": list(range(1000))}))
+        assert caught.value.transient
+        writer.rollback()
+        other.rollback()
+        assert sql("SELECT count(*) FROM t") == [(0,)] and not writer.is_done(contract.JOB, chunk)
+        again = writer.claim(contract.JOB)
+        assert again is not None
+        assert writer.write(WriteRequest(table, T, columns), blocks_of(columns, {"id": list(range(1000))})) == 1000
+        writer.finish(contract.JOB, again)
+        writer.commit()
+    assert sql("SELECT count(*) FROM t") == [(1000,)]
+
+
+def test_deadlock_is_a_transient_error_and_leaves_neither_rows_nor_mark(
+    target: Target, sql: Any, way: str, mysql_server: mysql_servers.Mariadb, url: str
+) -> None:
+    sql("CREATE TABLE t (id int PRIMARY KEY)", "CREATE TABLE big (id int PRIMARY KEY)")
+    table = described(target)
+    columns = plans(table, ["id"])
+    target.ledger.open(create=True)
+    target.ledger.create_job(contract.job_row(), [], [ChunkRow(0, 0, Bound({}))])
+    failed: list[TargetError] = []
+    with (
+        contextlib.closing(mysql_server.connect(url.rpartition("/")[2])) as other,
+        contextlib.closing(target.writer()) as writer,
+    ):
+        chunk = writer.claim(contract.JOB)
+        assert chunk is not None
+        writer.write(WriteRequest(table, T, columns), blocks_of(columns, {"id": [1]}))
+        other.begin()
+        # What has changed more is not the victim.
+        other.cursor().execute("INSERT INTO big SELECT seq FROM seq_1_to_5000")
+        other.cursor().execute("INSERT INTO t VALUES (2)")
+
+        def write_second() -> None:
+            try:
+                writer.write(WriteRequest(table, T, columns), blocks_of(columns, {"id": [2]}))
+            except TargetError as error:
+                failed.append(error)
+
+        thread = threading.Thread(target=write_second)
+        thread.start()
+        waiting = "SELECT count(*) FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'"
+        for _ in range(200):
+            if mysql_server.execute(waiting)[0][0]:
+                break
+            threading.Event().wait(0.02)
+        other.cursor().execute("INSERT INTO t VALUES (1)")
+        thread.join(30)
+        assert len(failed) == 1 and failed[0].transient and "Deadlock" in str(failed[0]), failed
+        writer.rollback()
+        other.commit()
+        assert not writer.is_done(contract.JOB, chunk)
+    assert sql("SELECT id FROM t ORDER BY id") == [(1,), (2,)]
