@@ -6,7 +6,9 @@ import contextlib
 import os
 import pathlib
 import random
+import signal
 import sqlite3
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -170,3 +172,26 @@ def test_kill_twice_at_random_instants_then_again_ends_exact(
         # Killed at its very end the job is finished, and a new one finds a table that is full.
         assert again.code in ((0,) if "--job" in pair.arguments else (0, 2)), f"instant {seed}: {again.output[-2000:]}"
         pair.check(again)
+
+
+def test_server_that_crashes_in_mid_copy_comes_back_and_the_copy_ends_exact(tmp_path: pathlib.Path) -> None:
+    server = mysql_servers.start()
+    try:
+        file, url = tmp_path / "source.db", server.database("crashed")
+        with contextlib.closing(sqlite3.connect(file)) as c:
+            c.execute("create table big (id integer primary key, t text)")
+            c.executemany("insert into big values (?, ?)", ((i, f"row {i} " * 30) for i in range(1, 3 * ROWS + 1)))
+            c.commit()
+        process = ferry.start("copy", f"sqlite:///{file}", url, "--workers", "2", "--verify")
+        crashes = 0
+        while crashes < 3 and process.poll() is None:
+            time.sleep(0.6 + crashes * 0.3)
+            server.stop(signal.SIGKILL)
+            server.start()
+            crashes += 1
+        assert process.wait(120) == 0
+        assert crashes, "the copy had ended before the server crashed"
+        found = server.execute("select count(*), count(distinct id), sum(id) from big", database="crashed")
+        assert found == [(3 * ROWS, 3 * ROWS, 3 * ROWS * (3 * ROWS + 1) // 2)]
+    finally:
+        server.discard()
