@@ -353,3 +353,30 @@ def test_tags_are_not_made_where_there_is_nothing_to_remember(session: MysqlSess
 def test_collations_are_those_that_columns_can_name(session: MysqlSession) -> None:
     known = catalog.collations(session)
     assert {"utf8mb4_nopad_bin", "latin1_swedish_ci", "utf8mb4_uca1400_ai_ci"} <= known
+
+
+def test_table_of_which_only_some_columns_may_be_read_is_refused(
+    session: MysqlSession, url: str, database: str
+) -> None:
+    """information_schema shows such a user the columns that it may read, as if there were no others."""
+    session.query("CREATE TABLE t (a int, b int)")
+    user = f"some_{database}"[:32]
+    for host in ("%", "localhost"):  # an anonymous user of localhost would be taken for the first one
+        session.query(f"CREATE USER {user}@'{host}' IDENTIFIED BY 'half'")
+        session.query(f"GRANT SELECT (a), INSERT (a) ON {database}.t TO {user}@'{host}'")
+    try:
+        parameters = connect.parameters(
+            endpoint.parse(url.replace(url.split("//")[1].partition("@")[0], f"{user}:half"))
+        )
+        half = connect.connect(parameters, SourceError)
+        try:
+            with pytest.raises(SourceError, match="SELECT command denied"):
+                catalog.describe(half, TableName(None, "t"))
+            target = catalog.describe(half, TableName(None, "t"), as_target=True)
+            assert target is not None
+            assert [c.name for c in target.columns] == ["a"]
+        finally:
+            half.close()
+    finally:
+        for host in ("%", "localhost"):
+            session.query(f"DROP USER {user}@'{host}'")

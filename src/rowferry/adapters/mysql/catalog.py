@@ -142,11 +142,15 @@ def describe(session: MysqlSession, name: TableName, *, census: bool = False, as
     """The table or view; None where there is none of exactly this name.
 
     census: columns whose default form does not hold every value have a refusal with its count.
-    as_target: ``Column.type`` is what can be written so that it comes back.
+    as_target: ``Column.type`` is what can be written so that it comes back. Raises the session's error where
+    the table may not be read.
     """
     shape = _shape(session, name)
     if shape is None:
         return None
+    if not as_target:
+        # Columns that this user may not read are not in information_schema at all: a table is read whole or not.
+        session.query(f"SELECT * FROM {qualified(name)} LIMIT 0")
     place = (name.schema, shape.name)
     known = tags.read(session, name)
     jsons = _json_columns(session, place)
