@@ -77,6 +77,16 @@ def counts(session: MysqlSession, table: Table, database: str, bounds: list[Boun
     return [int(session.query(f"SELECT COUNT(*) {select_from(table, database, b, None)}")[0][0]) for b in bounds]
 
 
+def test_a_first_column_of_one_large_value_is_not_cut_by_arithmetic(session: MysqlSession) -> None:
+    """One customer has nine tenths of the rows, all others a row or two."""
+    values = f"IF(seq > {ROWS // 10}, 777, seq), seq"
+    table, database = make(session, "k int, l int, PRIMARY KEY (k, l)", values)
+    bounds = Splitter(session, database).split(table, None, 200_000, 0)
+    found = counts(session, table, database, bounds)
+    assert sum(found) == ROWS
+    assert max(found) < 4 * ROWS / len(bounds)
+
+
 @pytest.mark.parametrize("shape", KEYS)
 def test_every_row_is_in_one_chunk_that_reads_a_range_of_the_index(session: MysqlSession, shape: str) -> None:
     ddl, values, hows = KEYS[shape]
