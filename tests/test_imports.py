@@ -96,6 +96,27 @@ def engine_of(module: str) -> str | None:
     return parts[2] if parts[:2] == ["rowferry", "adapters"] and len(parts) > 2 and parts[2] in ENGINES else None
 
 
+def test_adapters_modules_import_each_other_in_no_circle() -> None:
+    """Not inside functions and not under TYPE_CHECKING either: two modules that need each other are one."""
+    known = {module_name(p): p for p in module_files() if "adapters" in p.parts}
+    # A package's __init__ is its front, which its own modules stand behind.
+    graph = {
+        module: {i for i, _ in imports(path) if i in known and i != module and path.name != "__init__.py"}
+        for module, path in known.items()
+    }
+    done: set[str] = set()
+
+    def walk(module: str, way: tuple[str, ...]) -> None:
+        assert module not in way, f"a circle: {' → '.join((*way[way.index(module) :], module))}"
+        if module not in done:
+            for imported in sorted(graph[module]):
+                walk(imported, (*way, module))
+            done.add(module)
+
+    for module in sorted(graph):
+        walk(module, ())
+
+
 @pytest.mark.parametrize("path", module_files(), ids=module_name)
 def test_module_imports_go_down_only(path: pathlib.Path) -> None:
     module = module_name(path)
