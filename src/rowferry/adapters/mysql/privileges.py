@@ -100,6 +100,9 @@ def missing(
             for privilege in ("INSERT", "SELECT")
             if not allows(grants, privilege, schema, table.name.name)
         ]
+        # MySQL shows triggers to nobody else; MariaDB to all who may write.
+        if not session.flavour.mariadb and not allows(grants, "TRIGGER", schema, table.name.name):
+            problems.append(f"user {user} lacks TRIGGER on table {table.name}, so that its triggers would not be seen")
     return problems
 
 
