@@ -279,9 +279,9 @@ class Target(Protocol):
         """What this user may not do and would have to, in plain words; empty if all is right."""
 
     def obstacles(self, table: Table, mode: str, together: Collection[TableName]) -> list[str]:
-        """Why the existing table of this name can be not emptied (mode ``truncate``) or not replaced by
-        ``table`` (mode ``replace``), in plain words; nothing if it can. together: the tables that the
-        job empties or replaces too, children (by foreign keys) before their parents."""
+        """Why the existing table of this name cannot be emptied (mode ``truncate``) or replaced by ``table``
+        (mode ``replace``), in plain words; nothing if it can. together: the tables that the job empties
+        or replaces too, children (by foreign keys) before their parents."""
 
     def create_table(self, table: Table, name: TableName, source_engine: str) -> None:
         """Columns, NOT NULL, plain defaults, user types (if the source is of the same engine, or the
