@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from rowferry import endpoint
-from rowferry.adapters.mysql import catalog, connect, types
+from rowferry.adapters.mysql import catalog, connect, open_source, types
 from rowferry.adapters.mysql.census import FAITHFUL
 from rowferry.adapters.mysql.session import MysqlSession
-from rowferry.errors import SourceError
+from rowferry.adapters.protocol import ReadRequest, SourceOptions
+from rowferry.errors import DataError, SourceError
 from rowferry.model import Column, TableName
 
 #: Written by clients that let anything pass.
@@ -208,3 +209,44 @@ def test_names_of_any_kind_are_quoted(session: MysqlSession) -> None:
     column = described(session, 'a`b "c?')["d`'?"]
     assert column.refusal is not None
     assert column.refusal.count == 1
+
+
+@pytest.mark.parametrize(
+    ("definition", "value"),
+    [
+        ("date", "'0000-00-00'"),
+        ("date", "'2020-02-31'"),
+        ("datetime(3)", "'2020-00-10'"),
+        ("timestamp NULL", "0"),
+        ("enum('a')", "'zzz'"),
+        ("varchar(9) CHARACTER SET ascii", "CAST(x'ff' AS BINARY)"),
+        ("enum('a','ä') CHARACTER SET latin1", "'zzz'"),
+    ],
+)
+def test_value_that_came_after_the_census_is_refused_by_the_reader(
+    mysql_database: Callable[[], str], definition: str, value: str
+) -> None:
+    url = mysql_database()
+    name = TableName(None, "t")
+    writer = connect.connect(connect.parameters(endpoint.parse(url)), SourceError)
+    source = open_source(endpoint.parse(url), SourceOptions())
+    try:
+        writer.query(LOOSE)
+        writer.query(f"CREATE TABLE t (id int PRIMARY KEY, c {definition})")
+        writer.query("INSERT INTO t VALUES (1, NULL)")
+        table = source.describe(name, census=True)
+        assert table is not None
+        assert table.columns[1].refusal is None
+        writer.query(f"INSERT INTO t VALUES (2, {value})")
+        source.open_snapshot(1)
+        bound = source.split(table, None, 1 << 20, 0)[0]
+        reader = source.reader()
+        columns = tuple((c.name, c.type) for c in table.columns)
+        with pytest.raises(DataError) as caught:
+            list(reader.read(ReadRequest(table, columns, bound)))
+        assert caught.value.column == "c"
+        assert caught.value.table == "t"
+        reader.close()
+    finally:
+        source.close()
+        writer.close()
