@@ -193,6 +193,13 @@ class _Columns:
     def _formed(self, i: int, array: pa.Array) -> pa.Array:
         """An array of the decoder's as the form has it."""
         column, form = self._wanted[i]
+        if form.kind == "enum" and form.labels and "" not in form.labels and pc.any(pc.equal(array, "")).as_py():
+            raise DataError(
+                "the ENUM's invalid value '' (number 0), which is none of its labels",
+                table=self._table,
+                column=column.name,
+                hint="give the column the policy null or text",
+            )
         if self.carriers[i].arrow.equals(form.arrow):
             return array
         if form.kind == "time":

@@ -6,7 +6,7 @@ types that a target makes in :mod:`making`.
 
 from __future__ import annotations
 
-from rowferry.adapters.mysql.census import unfit_condition
+from rowferry.adapters.mysql.census import FAITHFUL, unfit_condition
 from rowferry.adapters.mysql.declared import LABELLED, TEXT_FORMED, TEXT_NAMES, Declared, parse
 from rowferry.adapters.mysql.making import checks, plan_column, table_natives, tags_of
 from rowferry.adapters.mysql.quoting import quote
@@ -48,9 +48,10 @@ def unfit_expression(column: Column, form: Type) -> str | None:
 
 def is_silent(column: Column, form: Type) -> bool:
     """Whether a value that does not fit looks like one that does once it is sent: only the column's
-    :func:`unfit_expression` tells. (A zero date does not: the decoder refuses it.)"""
+    :func:`unfit_expression` tells. (A zero date does not, nor an ENUM's '': who reads them sees what they are.)"""
     d = parse(column.native)
-    return d is not None and d.charset is not None and unfit_condition(column.name, column.native, form) is not None
+    lossy = d is not None and d.charset is not None and d.charset not in FAITHFUL
+    return lossy and unfit_condition(column.name, column.native, form) is not None
 
 
 def _plain(name: str, d: Declared, form: Type) -> str:
