@@ -193,11 +193,13 @@ def start(settings: Sequence[str] = USUAL) -> Mariadb:
     if owner:
         shutil.chown(folder, "mysql", "mysql")
     try:
-        subprocess.run(
+        made = subprocess.run(
             [install, "--no-defaults", *owner, f"--datadir={folder / 'data'}", "--skip-test-db",
-             "--auth-root-authentication-method=normal", "--innodb-log-file-size=96M"],
-            check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+             "--auth-root-authentication-method=normal", "--innodb-log-file-size=96M", "--innodb-use-native-aio=OFF"],
+            check=False, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
+        if made.returncode:
+            raise RuntimeError(f"mariadb-install-db failed: {made.stdout[-2000:]}")
         subprocess.run(
             ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost",
              "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1",
@@ -210,7 +212,9 @@ def start(settings: Sequence[str] = USUAL) -> Mariadb:
         server = Mariadb(
             f"mysql://{USER}:{CANARY}@127.0.0.1:{port}", "127.0.0.1", port, USER, CANARY, folder, None,
             (
-                "local-infile=ON", "max-allowed-packet=64M", "innodb-buffer-pool-size=256M", "innodb-log-file-size=96M",
+                # The system has only so many native ones for all processes together.
+                "innodb-use-native-aio=OFF", "local-infile=ON", "max-allowed-packet=64M",
+                "innodb-buffer-pool-size=256M", "innodb-log-file-size=96M",
                 "max-connections=200", f"ssl-cert={folder / 'server.crt'}", f"ssl-key={folder / 'server.key'}",
                 *settings,
             ),

@@ -174,3 +174,30 @@ def test_a_where_means_the_same_on_a_hostile_server(
         report = rowferry.copy(url_of(mysql_server), f"duckdb:///{tmp_path}/h.duckdb", tables=["t"], where=where)
     expected = mysql_server.execute(f"SELECT COUNT(*) FROM t WHERE {where}", database="hostile")[0][0]
     assert report.tables[0].rows_read == expected > 1
+
+
+def test_a_copy_into_a_hostile_server_is_the_same_copy(
+    mysql_server: mysql_servers.Mariadb, hostile: contextlib.AbstractContextManager[None], tmp_path: pathlib.Path
+) -> None:
+    """Rows of every length, a row 0 of an AUTO_INCREMENT, empty texts, and two chunks' worth of them."""
+    mysql_server.execute(TABLE, ROWS, database="hostile")
+    mysql_server.execute(
+        "CREATE TABLE counted (id int AUTO_INCREMENT PRIMARY KEY, v varchar(9) NOT NULL)",
+        "SET sql_mode = 'NO_AUTO_VALUE_ON_ZERO'",
+        "INSERT INTO counted VALUES (0, ''), (1, 'x'), (7, ' \\' ')",
+        database="hostile",
+    )
+    url = url_of(mysql_server)
+    origin = f"parquet:///{tmp_path}/origin"
+    rowferry.copy(url, origin)
+    expected = mysql_server.execute("CHECKSUM TABLE t, counted", database="hostile")
+    mysql_server.execute("DROP TABLE t, counted", database="hostile")
+    with hostile:
+        report = rowferry.copy(origin, url, verify=True)
+        assert report.equal is True
+        again = rowferry.copy(origin, url, mode="truncate", verify=True)
+        assert again.equal is True
+    assert {t.rows_committed for t in report.tables} == {3, 5000}
+    assert mysql_server.execute("CHECKSUM TABLE t, counted", database="hostile") == expected
+    engines = "SELECT DISTINCT engine FROM information_schema.tables WHERE table_schema = 'hostile'"
+    assert mysql_server.execute(engines) == [("InnoDB",)]
