@@ -440,3 +440,18 @@ def test_deadlock_is_a_transient_error_and_leaves_neither_rows_nor_mark(
         other.commit()
         assert not writer.is_done(contract.JOB, chunk)
     assert sql("SELECT id FROM t ORDER BY id") == [(1,), (2,)]
+
+
+def test_value_larger_than_max_allowed_packet_goes_in_by_load_and_is_refused_by_insert(
+    target: Target, sql: Any, way: str
+) -> None:
+    sql("CREATE TABLE t (id int PRIMARY KEY, b longblob)")
+    value = b"\0" * (70 << 20)  # the server's max_allowed_packet is 64 MiB
+    if way == "load":
+        assert write(target, {"id": [1, 2], "b": [value, b"x"]}) == 2
+        assert sql("SELECT id, length(b) FROM t ORDER BY id") == [(1, len(value)), (2, 1)]
+        return
+    with pytest.raises(DataError, match="max_allowed_packet") as caught:
+        write(target, {"id": [1, 2], "b": [b"x", value]})
+    assert "row 2 of this chunk" in str(caught.value)
+    assert sql("SELECT count(*) FROM t") == [(0,)]

@@ -26,9 +26,9 @@ _SWAPPED = "rowferry swap of "
 _BAD_DEFAULT = 1067
 
 _REFERENCING = """
-SELECT DISTINCT table_schema, table_name FROM information_schema.key_column_usage
+SELECT DISTINCT table_schema, table_name, referenced_table_name, table_schema = referenced_table_schema
+FROM information_schema.key_column_usage
 WHERE referenced_table_schema = coalesce(?, DATABASE()) AND referenced_table_name = ?
-AND NOT (table_schema = coalesce(?, DATABASE()) AND table_name = ?)
 """
 _COMMENT = """
 SELECT table_comment FROM information_schema.tables
@@ -157,18 +157,24 @@ class Definer:
                     hint="copy that table in the same job with --mode truncate, or empty it first",
                 )
 
-    def _referencing(self, name: TableName) -> list[TableName]:
-        """Other tables with foreign keys to this one."""
-        rows = self._query(_REFERENCING, name.schema, name.name, name.schema, name.name)
-        return [TableName(str(schema), str(child)) for schema, child in rows]
+    def _referencing(self, name: TableName, *, itself: bool = False) -> list[TableName]:
+        """Tables with foreign keys to this one, itself among them only if asked for."""
+        # information_schema compares these names without case, whatever the server itself does.
+        fold = self._session.variables.get("lower_case_table_names", "0") != "0"
+
+        def same(a: str, b: str) -> bool:
+            return a.lower() == b.lower() if fold else a == b
+
+        found = []
+        for schema, table, referenced, here in self._query(_REFERENCING, name.schema, name.name):
+            own = bool(here) and same(str(table), name.name)
+            if same(str(referenced), name.name) and (itself or not own):
+                found.append(TableName(str(schema), str(table)))
+        return found
 
     def is_referenced(self, name: TableName) -> bool:
         """Whether any foreign key points to the table, its own included."""
-        sql = (
-            "SELECT 1 FROM information_schema.key_column_usage WHERE referenced_table_schema = "
-            "coalesce(?, DATABASE()) AND referenced_table_name = ? LIMIT 1"
-        )
-        return bool(self._query(sql, name.schema, name.name))
+        return bool(self._referencing(name, itself=True))
 
     def drop(self, name: TableName) -> None:
         self._query(f"DROP TABLE IF EXISTS {qualified(name)}")

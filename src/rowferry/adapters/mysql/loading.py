@@ -11,7 +11,7 @@ import contextlib
 import dataclasses
 import re
 import socket
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -56,8 +56,6 @@ class Part:
     batches: list[pa.RecordBatch] = dataclasses.field(default_factory=list)
     rows: int = 0
     bytes: int = 0
-    #: Rows that the encoder has been given.
-    ended: bool = False
 
     def add(self, batch: pa.RecordBatch) -> None:
         self.batches.append(batch)
@@ -135,11 +133,11 @@ class Loader:
 
         self._session.query("SAVEPOINT rowferry_part")
         try:
-            outcome = self._send(stream(), lambda: part.rows)
+            outcome = self._send(stream(), lambda: part.rows, part.first)
         except LocalRefusedError:
             # Nothing was sent: the statement was refused before its rows were asked for.
             self.local = False
-            outcome = self._send(stream(), lambda: part.rows)
+            outcome = self._send(stream(), lambda: part.rows, part.first)
         if outcome.problem is not None:
             raise self._find(part, outcome)
         return left[0] if left else None
@@ -162,10 +160,13 @@ class Loader:
 
     # ── one statement ────────────────────────────────────────────────────────────────────────
 
-    def _send(self, batches: Iterable[pa.RecordBatch], rows: Any) -> Outcome:
-        """Runs one LOAD DATA, or as many INSERTs as are needed. Raises TargetError where it is no row's fault."""
+    def _send(self, batches: Iterable[pa.RecordBatch], rows: Callable[[], int], first: int) -> Outcome:
+        """Runs one LOAD DATA, or as many INSERTs as are needed. Raises TargetError where it is no row's fault.
+
+        rows: says afterwards how many there were. first: the number of the first of them in the chunk.
+        """
         try:
-            return self._send_local(batches, rows) if self.local else self._send_inserts(batches)
+            return self._send_local(batches, rows, first) if self.local else self._send_inserts(batches, first)
         except err.Error as error:
             if self.local and failure.code_of(error) in _LOCAL_REFUSED:
                 raise LocalRefusedError from None
@@ -176,10 +177,10 @@ class Loader:
         except OSError as error:
             raise self._session.error(error) from None
 
-    def _send_local(self, batches: Iterable[pa.RecordBatch], rows: Any) -> Outcome:
+    def _send_local(self, batches: Iterable[pa.RecordBatch], rows: Callable[[], int], first: int) -> Outcome:
         session = self._session
         encoder = self._encoder(sql=False)
-        done = wire.load_local(session.connection, self._layout.load, self._blocks(encoder, batches))
+        done = wire.load_local(session.connection, self._layout.load, self._blocks(encoder, batches, first))
         if not done.in_transaction:
             raise TargetError("the server ended the transaction while rows were loaded")
         sent = rows()
@@ -194,11 +195,11 @@ class Loader:
         )
         return said or Outcome(counts, silent=True)
 
-    def _send_inserts(self, batches: Iterable[pa.RecordBatch]) -> Outcome:
+    def _send_inserts(self, batches: Iterable[pa.RecordBatch], first: int) -> Outcome:
         session = self._session
         encoder = self._encoder(sql=True)
         head = f"INSERT {self._layout.insert}".encode()
-        for block in self._blocks(encoder, batches):
+        for block in self._blocks(encoder, batches, first):
             rows = encoder.block_rows
             with memoryview(block) as view:
                 statement = head + view
@@ -224,7 +225,7 @@ class Loader:
             row_bytes_max=min(most, 1 << 30) if sql else 0,
         )
 
-    def _blocks(self, encoder: Encoder, batches: Iterable[pa.RecordBatch]) -> Iterator[Any]:
+    def _blocks(self, encoder: Encoder, batches: Iterable[pa.RecordBatch], first: int) -> Iterator[Any]:
         from rowferry._native.mysql_load import EncodeError
 
         for batch in batches:
@@ -233,15 +234,17 @@ class Loader:
                 while (block := encoder.fill()) is not None:
                     yield block
             except EncodeError as error:
-                raise self._value_error(error, batch) from None
+                raise self._value_error(error, batch, first) from None
+            first += batch.num_rows
         rest = encoder.rest()
         if len(rest):
             yield rest
 
-    def _value_error(self, error: EncodeError, batch: pa.RecordBatch) -> DataError:
+    def _value_error(self, error: EncodeError, batch: pa.RecordBatch, first: int) -> DataError:
         column = self._layout.columns[error.column]
         return self._data_error(
-            f"does not fit {self._layout.fields[error.column].native}: {error.reason}",
+            f"does not fit {self._layout.fields[error.column].native}: {error.reason}, "
+            f"row {first + error.row + 1:,} of this chunk",
             column,
             batch.slice(error.row, 1),
         )
@@ -273,7 +276,7 @@ class Loader:
     def _try(self, part: Part, start: int, end: int) -> Outcome:
         """Loads rows start to end; they stay where all is right."""
         self._session.query("SAVEPOINT rowferry_try")
-        outcome = self._send(part.slice(start, end), lambda: end - start)
+        outcome = self._send(part.slice(start, end), lambda: end - start, part.first + start)
         if outcome.problem is not None:
             self._session.query("ROLLBACK TO SAVEPOINT rowferry_try")
         return outcome
