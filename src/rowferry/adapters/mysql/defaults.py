@@ -6,6 +6,7 @@ expressions in EXTRA. Here each becomes SQL that every engine reads alike: a num
 
 from __future__ import annotations
 
+import datetime
 import re
 from typing import Any
 
@@ -14,15 +15,13 @@ from rowferry.adapters.mysql.declared import BLOBS, DATED, SPATIAL, Declared, is
 _NUMBER = re.compile(r"[+-]?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?")
 _TEXT = re.compile(r"(?:_[a-z0-9]+ ?)?'((?:[^'\\]|''|\\.)*)'", re.DOTALL)
 _BITS = re.compile(r"b'[01]+'")
-_DATE = re.compile(r"(\d{4})-(\d{2})-(\d{2})(?: .*)?", re.DOTALL)
 _BYTES = frozenset(("binary", "varbinary", *BLOBS, *SPATIAL))
 
 
 def plain(default: Any, extra: str, d: Declared | None, mariadb: bool) -> str | None:
     """The default as SQL that is one literal; None where there is none, or it is an expression.
 
-    Left out too: zero dates, which no strict session accepts, and defaults of binary columns, whose bytes
-    information_schema does not tell.
+    Left out too: defaults of binary columns, whose bytes information_schema does not tell.
     """
     if default is None or d is None or d.name in _BYTES:
         return None
@@ -47,13 +46,15 @@ def _literal(value: str, d: Declared) -> str | None:
         return value if _BITS.fullmatch(value) else None
     if is_number_of(d):
         return value if _NUMBER.fullmatch(value) else None
-    if d.name in DATED and not _is_date(value):
-        return None
     text = "'" + value.replace("\\", "\\\\").replace("'", "''") + "'"
-    # A set is a list elsewhere, and 'a,b' no literal of one: under its character set's name it is MySQL's alone.
-    return f"_utf8mb4{text}" if d.name == "set" else text
+    # Under its character set's name a literal is MySQL's alone: a set is a list elsewhere, a zero date is none.
+    return f"_utf8mb4{text}" if d.name == "set" or (d.name in DATED and not _is_date(value)) else text
 
 
 def _is_date(value: str) -> bool:
-    match = _DATE.fullmatch(value)
-    return match is not None and match[1] != "0000" and match[2] != "00" and match[3] != "00"
+    """Whether other engines, too, take a DATE's or DATETIME's text for a day of the calendar."""
+    try:
+        datetime.date.fromisoformat(value[:10])
+    except ValueError:
+        return False
+    return True
