@@ -352,10 +352,3 @@ def test_writer_that_is_closed_gives_its_chunk_back(target: Target) -> None:
     with contextlib.closing(target.writer()) as writer:
         assert writer.claim(contract.JOB) is not None
         writer.rollback()
-
-
-@pytest.mark.parametrize("name", ["", "a ", "a\n", "a🚢", "a\0b"])
-def test_name_that_mysql_does_not_have_is_refused_by_the_plan(target: Target, name: str) -> None:
-    refused = target.plan_column(Column(name, Type("int32"), forms=(Type("int32"),)), Type("int32"))
-    assert isinstance(refused, Refusal) and "name" in refused.reason
-    assert any("no table can be called" in p for p in target.missing_privileges([], [TableName(None, name)]))

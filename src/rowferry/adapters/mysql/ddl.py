@@ -281,17 +281,6 @@ NO_DISABLING = "MySQL cannot disable the triggers of table {name}"
 NO_DISABLING_HINT = "choose --target-triggers fire, or drop them and make them again afterwards"
 
 
-def name_problem(name: str) -> str | None:
-    """Why MySQL has no such identifier. https://mariadb.com/kb/en/identifier-names/"""
-    if not name or "\0" in name:
-        return "a name in MySQL has at least one character, and no NUL"
-    if max(name) > "\uffff":
-        return "names in MySQL hold no characters beyond U+FFFF (emoji and the like)"
-    if name != name.rstrip(" \t\n\v\f\r"):
-        return "names in MySQL do not end in spaces"
-    return None
-
-
 def _auto_column(table: Table) -> Column | None:
     """The column that becomes AUTO_INCREMENT: a table has one at the most."""
     for column in table.columns:

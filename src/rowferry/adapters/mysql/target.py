@@ -13,7 +13,7 @@ import pyarrow as pa
 from rowferry.adapters.mysql import layout, privileges, types
 from rowferry.adapters.mysql.connect import Connector, parameters
 from rowferry.adapters.mysql.control import Control, JobLocks
-from rowferry.adapters.mysql.ddl import NO_DISABLING, NO_DISABLING_HINT, Definer, name_problem
+from rowferry.adapters.mysql.ddl import NO_DISABLING, NO_DISABLING_HINT, Definer
 from rowferry.adapters.mysql.loading import Loader
 from rowferry.adapters.mysql.quoting import qualified, quote
 from rowferry.adapters.mysql.session import MysqlSession
@@ -139,9 +139,6 @@ class MysqlTarget:
             return self._definer.is_empty(name)
 
     def plan_column(self, column: Column, form: Type) -> Column | Refusal:
-        problem = name_problem(column.name)
-        if problem is not None:
-            return Refusal(column.name, problem, policies=("skip",))
         with self._lock:
             if self._collations is None:
                 self._collations = frozenset(str(row[0]) for row in self._control.execute(_COLLATIONS))
@@ -154,10 +151,6 @@ class MysqlTarget:
         with self._lock:
             session = self._control.session
             problems = privileges.missing(session, self._database, tables, creating, LEDGER_TABLES)
-            for name in creating:
-                problem = name_problem(name.name) or (name_problem(name.schema) if name.schema else None)
-                if problem is not None:
-                    problems.append(f"no table can be called {str(name)!r}: {problem}")
             for table in tables:
                 if self._options.triggers == "disable" and table.triggers:
                     problems.append(f"{NO_DISABLING.format(name=table.name)}: {NO_DISABLING_HINT}")
