@@ -8,15 +8,16 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 import mysql_servers
 import servers
 from adapters import contract
 from rowferry import limits
-from rowferry.adapters.protocol import Target
+from rowferry.adapters.protocol import Block, Target, WriteRequest
 from rowferry.errors import LedgerError, OutcomeUnknownError, TargetError
-from rowferry.model import Bound, ChunkRow, StepRow, TableName
+from rowferry.model import Bound, ChunkRow, ColumnPlan, Comparison, StepRow, TableName
 
 pytestmark = pytest.mark.server
 
@@ -269,3 +270,26 @@ def test_finished_job_leaves_no_staging_table_of_its_own(target: Target, sql: An
     left = {row[0] for row in sql("SHOW TABLES LIKE 'rowferry\\_%\\_%\\_%'")}
     assert left == {"rowferry_new_0ther00_1"}
     assert target.ledger.jobs()[0].state == "finished"
+
+
+def test_binary_log_of_statements_takes_chunks_and_rows_all_the_same(
+    url: str, sql: Any, mysql_server: mysql_servers.Mariadb
+) -> None:
+    """There InnoDB writes nothing under READ COMMITTED, and warns of statements that may not be repeatable."""
+    with mysql_server.globals(binlog_format="'STATEMENT'"), contract.target_at(url) as target:
+        sql("CREATE TABLE t (id int AUTO_INCREMENT PRIMARY KEY, v int UNIQUE)")
+        job_of(target, chunks=3)
+        table = target.describe(TableName(None, "t"))
+        assert table is not None
+        columns = tuple(ColumnPlan(c.name, c.type, c.name, c, Comparison(c.type, c.type, "")) for c in table.columns)
+        for number in range(3):
+            ids = pa.array([number * 2 + 1, number * 2 + 2], pa.int32())
+            block = Block(pa.RecordBatch.from_arrays([ids, ids], names=["id", "v"]))
+            with contextlib.closing(target.writer()) as writer:
+                chunk = writer.claim(contract.JOB)
+                assert chunk is not None
+                mode, key = ("append", ()) if number == 0 else ("upsert", ("id",))
+                assert writer.write(WriteRequest(table, table.name, columns, mode=mode, key=key), [block]) == 2
+                writer.finish(contract.JOB, chunk)
+                writer.commit()
+    assert sql("SELECT count(*), sum(v) FROM t") == [(6, 21)]
