@@ -62,7 +62,7 @@ def measure(
             said.seek(0)
             text = said.read()[-SAID_MAX:]
             why = f"longer than {timeout_s:.0f} s" if done.returncode == 124 else f"exit {done.returncode}"
-            raise FailedError(f"{why}: {text.strip()}")
+            raise FailedError(f"{why}\n{text.strip()}")
         taken = json.loads(out.read_text())
     return Cost(**taken, servers_cpu_s=after_s - before_s if ids else None)
 

@@ -15,8 +15,10 @@ def with_driver(url: str) -> str:
     return f"{ {'mysql': 'mysql+pymysql', 'postgresql': 'postgresql+psycopg2'}[scheme] }://{rest}"
 
 
+file_format = None
 if target.startswith("postgresql:"):
     destination, dataset = dlt.destinations.postgres(target), "public"
+    file_format = "parquet"  # through ADBC: faster than its CSV, and bytes pass, too
 elif target.startswith("mysql:"):
     destination = dlt.destinations.sqlalchemy(sqlalchemy.create_engine(with_driver(target)))
     dataset = urlsplit(target).path[1:]
@@ -24,4 +26,4 @@ else:
     destination, dataset = dlt.destinations.duckdb(target), "main"
 rows = sql_table(credentials=with_driver(source), table=table, backend="pyarrow", chunk_size=50_000)
 pipeline = dlt.pipeline("side_by_side", destination=destination, dataset_name=dataset)
-pipeline.run(rows, write_disposition="replace").raise_on_failed_jobs()
+pipeline.run(rows, write_disposition="replace", loader_file_format=file_format).raise_on_failed_jobs()

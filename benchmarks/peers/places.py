@@ -117,7 +117,7 @@ class Postgres(Server):
                 "and table_name = %s",
                 (table.name,),
             ).fetchall()
-            found = connection.execute(table.sums_query("postgres", f"public.{table.name}")).fetchone()
+            found = connection.execute(table.sums_query("postgres", f"public.{table.name}", dict(types))).fetchone()
         return exact(found or ()), dict(types)
 
     def discard(self) -> None:
@@ -143,9 +143,7 @@ class Mysql(Server):
             return list(cursor.fetchall())
 
     def fresh(self, table: Table, *, made: bool) -> None:
-        self.run(
-            f"drop database if exists {self.database}", f"create database {self.database} character set utf8mb4"
-        )
+        self.run(f"drop database if exists {self.database}", f"create database {self.database} character set utf8mb4")
         if made:
             # InnoDB keeps rows in the order of their key: it stands before the rows come.
             self.run(table.create("mysql", with_key=True), database=self.database)
@@ -163,7 +161,7 @@ class Mysql(Server):
             "select lower(column_name), data_type from information_schema.columns "
             f"where table_schema = '{self.database}' and table_name = '{table.name}'"
         )
-        found = self.run(table.sums_query("mysql", table.name), database=self.database)
+        found = self.run(table.sums_query("mysql", table.name, dict(types)), database=self.database)
         return exact(found[0]), dict(types)
 
     def discard(self) -> None:
@@ -200,7 +198,7 @@ class Parquet(Files):
 
     def look(self, table: Table) -> tuple[Sums, Types]:
         with duckdb.connect() as connection:
-            return _look(connection, table, f"read_parquet('{self.path}/{table.name}/*.parquet')")
+            return _look(connection, table, f"(from read_parquet('{self.path}/{table.name}/*.parquet'))")
 
 
 class Sqlite(Files):
@@ -220,8 +218,11 @@ class Sqlite(Files):
 
 def _look(connection: duckdb.DuckDBPyConnection, table: Table, place: str) -> tuple[Sums, Types]:
     connection.execute("set timezone = 'UTC'")
-    types = {row[0].lower(): row[1].partition("(")[0].lower() for row in connection.execute(f"describe {place}").fetchall()}
-    return exact(connection.execute(table.sums_query("duckdb", place)).fetchall()[0]), types
+    types = {
+        row[0].lower(): row[1].partition("(")[0].lower()
+        for row in connection.execute(f"describe select * from {place}").fetchall()
+    }
+    return exact(connection.execute(table.sums_query("duckdb", place, types)).fetchall()[0]), types
 
 
 def write_text(table: Table, rows: int, path: pathlib.Path) -> None:

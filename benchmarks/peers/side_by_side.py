@@ -22,6 +22,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import re
 import statistics
 import sys
 import tempfile
@@ -69,7 +70,8 @@ class Result:
         if wall_s is None:
             return [""] * len(HEADER)
         return [
-            f"{wall_s:.2f}", f"{self.rows / wall_s:,.0f}", f"{client:.2f}", "–" if servers is None else f"{servers:.2f}",
+            f"{wall_s:.2f}", f"{self.rows / wall_s:,.0f}", f"{client:.2f}",
+            "–" if servers is None else f"{servers:.2f}",
             f"{client / servers:.2f}" if client and servers else "–", f"{max(c.peak_mib for c in self.costs):.0f}",
             f"{wall_s / base_wall_s:.2f}" if base_wall_s else "–",
         ]  # fmt: skip
@@ -181,9 +183,15 @@ def show(results: list[Result]) -> None:
     print("  ".join([" " * (name_width + 2), *(h.rjust(w) for h, w in zip(HEADER, widths, strict=True))]))
     for r in results:
         cells = [c.rjust(w) for c, w in zip(r.cells(first.wall_s), widths, strict=True)]
-        said = " ".join((r.outcome or "exact").split())
-        said = said if len(said) <= SAID_MAX else f"{said[: SAID_MAX // 2]} … {said[-SAID_MAX // 2 :]}"
-        print("  ".join([f"  {r.way.ljust(name_width)}", *cells, said]), flush=True)
+        print("  ".join([f"  {r.way.ljust(name_width)}", *cells, gist(r.outcome or "exact")]), flush=True)
+
+
+def gist(outcome: str) -> str:
+    """An outcome as one line: of what a failing command said, the last line that names an error."""
+    lines = [line.strip() for line in re.sub(r"\x1b\[[0-9;]*m", "", outcome).splitlines()]
+    telling = [line for line in lines[1:] if re.search("error|fail|cannot|invalid|mismatch", line, re.IGNORECASE)]
+    text = f"{lines[0]} … {telling[-1]}" if telling else " ".join(lines)
+    return text if len(text) <= SAID_MAX else f"{text[: SAID_MAX // 3]} … {text[-SAID_MAX * 2 // 3 :]}"
 
 
 @contextlib.contextmanager

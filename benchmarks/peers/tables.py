@@ -101,11 +101,14 @@ class Table:
         key = f", primary key ({', '.join(self.key)})" if with_key else ""
         return f"create table {self.name} ({self.ddl[engine]}{key})"
 
-    def sums_query(self, engine: str, place: str) -> str:
-        """SELECT of the row count and two numbers for each column (values that are there; their sum)."""
+    def sums_query(self, engine: str, place: str, types: Mapping[str, str] | None = None) -> str:
+        """SELECT of the row count and two numbers for each column (values that are there; their sum). ``types``, as
+        for ``compare``: numbers that a copy has as texts are cast."""
         terms = ["count(*)"]
         for column in self.columns:
-            terms += [SUMS[engine][kind].format(column.name) for kind in ("count", column.kind)]
+            text = column.kind == "number" and KINDS.get((types or {}).get(column.name, "")) == "text"
+            name = f"cast({column.name} as decimal(38, 2))" if text else column.name
+            terms += [SUMS[engine][kind].format(name) for kind in ("count", column.kind)]
         return f"select {', '.join(terms)} from {place}"
 
     def compare(self, found: Sums, wanted: Sums, types: Mapping[str, str]) -> str:

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import os
 import pathlib
+import platform
 import shlex
 import shutil
 import subprocess
@@ -13,19 +14,24 @@ import sys
 from collections.abc import Callable, Mapping
 from urllib.parse import quote
 
-from places import Login, Place, Server
+from places import Files, Login, Place, Server
 from tables import Table
 
 HERE = pathlib.Path(__file__).resolve().parent
 PEERS = HERE.parent / ".peers-venv"
 #: What ``--install`` installs: pgloader from the system's packages, the rest into a venv of its own. Sling is
-#: pinned to the last binary that came as a wheel (later ones download it when they are run); its DuckDB side
-#: runs DuckDB's command line, dlt's MySQL side SQLAlchemy.
+#: pinned to the last binary that came as a wheel (later ones fetch theirs when they are run).
 APT = ("pgloader",)
 PIP = (
-    "sling-linux-amd64==1.4.11", "duckdb-cli", "dlt[duckdb,postgres,sqlalchemy]>=1.31,<2", "connectorx>=0.4", "pandas",
-    "pyarrow>=18", "pymysql[rsa]", "psycopg[binary]>=3.2", "adbc-driver-postgresql>=1.12", "adbc-driver-manager>=1.12",
-    "duckdb>=1.1",
+    "sling-linux-amd64==1.4.11" if platform.machine() == "x86_64" else "sling-linux-arm64==1.4.11",
+    "dlt[duckdb,postgres,sqlalchemy]>=1.31,<2", "connectorx>=0.4", "pandas", "pyarrow>=18", "pymysql[rsa]",
+    "psycopg[binary]>=3.2", "adbc-driver-postgresql>=1.12", "adbc-driver-manager>=1.12", "duckdb>=2.0",
+)  # fmt: skip
+#: DuckDB's command line (Sling's DuckDB side is that, too) and the extensions for it, which must be of its version.
+PIP_ALONE = (
+    "duckdb-cli==1.5.5", "duckdb-extension-json==1.5.5", "duckdb-extension-httpfs==1.5.5",
+    "duckdb-extension-mysql-scanner==1.5.5",
+    "duckdb-extension-postgres-scanner==1.5.5",
 )  # fmt: skip
 
 
@@ -65,9 +71,13 @@ def environment(folder: pathlib.Path) -> dict[str, str]:
     """What every command runs under: nothing of a user's own settings, nothing sent home, times in UTC."""
     home = {name: str(folder) for name in ("HOME", "TMPDIR", "SLING_HOME_DIR", "DLT_DATA_DIR")}
     quiet = {"SLING_DISABLE_TELEMETRY": "true", "RUNTIME__DLTHUB_TELEMETRY": "false", "PGTZ": "UTC", "TZ": "UTC"}
-    found = sling_folder()
-    more = {"DUCKDB_PATH": str(found["duckdb"])} if "duckdb" in found else {}
-    return {**os.environ, **home, **quiet, **more}
+    machine = {"x86_64": "linux_amd64", "aarch64": "linux_arm64"}.get(platform.machine(), platform.machine())
+    for extension in found("duckdb_extension_*/extensions/*/*.duckdb_extension"):
+        there = folder / ".duckdb/extensions" / extension.parent.name / machine
+        there.mkdir(parents=True, exist_ok=True)
+        (there / extension.name).symlink_to(extension)
+    sling_uses = {"DUCKDB_PATH": str(found(DUCKDB_PROGRAM)[0])} if found(DUCKDB_PROGRAM) else {}
+    return {**os.environ, **home, **quiet, **sling_uses}
 
 
 @functools.cache
@@ -78,15 +88,19 @@ def python() -> str:
 
 
 @functools.cache
-def sling_folder() -> Mapping[str, pathlib.Path]:
-    """The binaries of Sling and of DuckDB's command line, as far as they are installed."""
-    patterns = {"sling": "sling_linux_*/bin/sling-linux-*", "duckdb": "duckdb_cli/duckdb"}
-    found = {}
-    for name, pattern in patterns.items():
-        for path in sorted(PEERS.glob(f"lib/python3*/site-packages/{pattern}")):
+def found(pattern: str) -> tuple[pathlib.Path, ...]:
+    """Files of the peers' packages; programs among them are made runnable."""
+    paths = tuple(sorted(PEERS.glob(f"lib/python3*/site-packages/{pattern}")))
+    for path in paths:
+        if pattern in (SLING_PROGRAM, DUCKDB_PROGRAM):
             path.chmod(path.stat().st_mode | 0o111)
-            found[name] = path
-    return found
+    return paths
+
+
+#: Programs that come in packages.
+SLING_PROGRAM = "sling_linux_*/bin/sling-linux-*"
+DUCKDB_PROGRAM = "duckdb_cli/duckdb"
+DUCKDB_SCANNER = "duckdb_extension_{0}_scanner/extensions/*/*.duckdb_extension"
 
 
 def modules(*names: str) -> Callable[[], str | None]:
@@ -101,10 +115,10 @@ def modules(*names: str) -> Callable[[], str | None]:
 
 
 def programs(*names: str) -> Callable[[], str | None]:
-    """Whether programs are there."""
+    """Whether programs (or, by a pattern, files of the peers' packages) are there."""
 
     def missing() -> str | None:
-        lost = [name for name in names if shutil.which(name) is None and name not in sling_folder()]
+        lost = [name for name in names if not (found(name) if "/" in name else shutil.which(name))]
         return f"not installed: {', '.join(lost)}" if lost else None
 
     return missing
@@ -114,8 +128,7 @@ def script(name: str) -> Callable[[Job], list[str]]:
     """A peer that is a library: the script of that name here."""
 
     def command(job: Job) -> list[str]:
-        target = job.target.url if isinstance(job.target, Server) else str(job.target.path)  # type: ignore[attr-defined]
-        source = job.source.url if isinstance(job.source, Server) else str(job.source.path)  # type: ignore[attr-defined]
+        source, target = (str(p.path) if isinstance(p, Files) else p.url for p in (job.source, job.target))
         return [
             python(), str(HERE / name), source, target, job.table.name, ",".join(job.table.key),
             job.table.split_by or "", str(job.workers),
@@ -158,7 +171,8 @@ def pipe_to_mysql(job: Job) -> list[str]:
     return ["bash", "-c", (
         f"set -o pipefail; {psql(job.source, f'copy {job.table.name} to stdout')} | "
         f"MYSQL_PWD={shlex.quote(login.password)} mysql --no-defaults -h {login.host} -P {login.port} "
-        f"-u {shlex.quote(login.user)} --local-infile=1 --default-character-set=utf8mb4 -e {shlex.quote(load)} {database}"
+        f"-u {shlex.quote(login.user)} --local-infile=1 --default-character-set=utf8mb4 {database} "
+        f"-e {shlex.quote(load)}"
     )]  # fmt: skip
 
 
@@ -185,14 +199,29 @@ def sling(job: Job) -> list[str]:
         return f"{schema}.{job.table.name}"
 
     return [
-        str(sling_folder()["sling"]), "run", "--src-conn", url(job.source), "--src-stream", stream(job.source),
+        str(found(SLING_PROGRAM)[0]), "run", "--src-conn", url(job.source), "--src-stream", stream(job.source),
         "--tgt-conn", url(job.target), "--tgt-object", stream(job.target), "--mode", "full-refresh",
     ]  # fmt: skip
 
 
+def duckdb_scanner(job: Job) -> list[str]:
+    """DuckDB's command line reading the other server by its own extension."""
+    login, database = login_of(job.source)
+    kind, name = ("MYSQL", "database") if job.source.engine == "mysql" else ("POSTGRES", "dbname")
+    place = f"host={login.host} port={login.port} user={login.user} password={login.password} {name}={database}"
+    schema = database if kind == "MYSQL" else "public"
+    sql = (
+        f"load {kind.lower()}_scanner; set timezone = 'UTC'; attach '{place}' as source (type {kind}, read_only); "
+        f"create table main.{job.table.name} as select * from source.{schema}.{job.table.name};"
+    )
+    target = job.target
+    assert isinstance(target, Files)
+    return [str(found(DUCKDB_PROGRAM)[0]), "-bail", str(target.path), "-c", sql]
+
+
 ROWFERRY = Way("rowferry, with digests", rowferry)
-SLING = Way("Sling 1.4", sling, programs("sling"))
-SLING_DUCKDB = Way("Sling 1.4", sling, programs("sling", "duckdb"))
+SLING = Way("Sling 1.4", sling, programs(SLING_PROGRAM))
+SLING_DUCKDB = Way("Sling 1.4", sling, programs(SLING_PROGRAM, DUCKDB_PROGRAM))
 DLT = Way("dlt", script("dlt_copy.py"), modules("dlt", "sqlalchemy"))
 
 PATHS: Mapping[str, Path] = {
@@ -204,6 +233,7 @@ PATHS: Mapping[str, Path] = {
         ROWFERRY,
         Way("ADBC → DuckDB", script("adbc_to_duckdb.py"), modules("adbc_driver_postgresql", "duckdb")),
         Way("ConnectorX → DuckDB", script("connectorx_to_duckdb.py"), modules("connectorx", "duckdb")),
+        Way("DuckDB's own scanner", duckdb_scanner, programs(DUCKDB_PROGRAM, DUCKDB_SCANNER.format("postgres"))),
     )),
     "pg_parquet": Path("PostgreSQL → Parquet", "postgres", "parquet", (
         ROWFERRY,
@@ -218,7 +248,8 @@ PATHS: Mapping[str, Path] = {
         Way("pgloader", pgloader, programs("pgloader")),
         SLING,
         DLT,
-        Way("ConnectorX → COPY", script("connectorx_to_postgres.py"), modules("connectorx", "psycopg"), table_made=True),
+        Way("ConnectorX → COPY", script("connectorx_to_postgres.py"), modules("connectorx", "psycopg"),
+            table_made=True),
     )),
     "pg_mysql": Path("PostgreSQL → MySQL", "postgres", "mysql", (
         ROWFERRY,
@@ -233,6 +264,7 @@ PATHS: Mapping[str, Path] = {
         SLING_DUCKDB,
         DLT,
         Way("ConnectorX → DuckDB", script("connectorx_to_duckdb.py"), modules("connectorx", "duckdb")),
+        Way("DuckDB's own scanner", duckdb_scanner, programs(DUCKDB_PROGRAM, DUCKDB_SCANNER.format("mysql"))),
     )),
 }  # fmt: skip
 
@@ -247,5 +279,8 @@ def install() -> None:
             subprocess.run(["apt-get", "install", "-y", "-qq", name], stdout=subprocess.DEVNULL, check=False)
     if not (PEERS / "bin/python").exists():
         subprocess.run([sys.executable, "-m", "venv", str(PEERS)], check=True)
+    pip = [str(PEERS / "bin/pip"), "install", "--disable-pip-version-check", "-q"]
     for name in PIP:
-        subprocess.run([str(PEERS / "bin/pip"), "install", "--disable-pip-version-check", "-q", name], check=False)
+        subprocess.run([*pip, name], check=False)
+    for name in PIP_ALONE:
+        subprocess.run([*pip, "--no-deps", name], check=False)
