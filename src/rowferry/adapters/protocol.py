@@ -128,6 +128,14 @@ class Cuttable(Protocol):
 
 
 @runtime_checkable
+class Placed(Protocol):
+    """A source or target that knows where it is, whatever name or way its URL gives."""
+
+    def place(self) -> tuple[str, str | None]:
+        """The server (engine included) and the database in it; None for all databases of the server."""
+
+
+@runtime_checkable
 class Noting(Protocol):
     """A target with something to say in the report about how it went."""
 

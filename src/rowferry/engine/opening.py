@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator
 
 from rowferry.adapters import registry
-from rowferry.adapters.protocol import Source, SourceOptions, Target, TargetOptions
+from rowferry.adapters.protocol import Placed, Source, SourceOptions, Target, TargetOptions
 from rowferry.endpoint import same_place
 from rowferry.engine.request import Request
 from rowferry.errors import ConfigError
@@ -19,6 +19,19 @@ def check_ends(request: Request) -> None:
     """Raises ConfigError where source and target are one place."""
     if same_place(request.source, request.target):
         raise ConfigError("source and target are the same place", hint="name two different databases")
+
+
+def check_places(source: Source, target: Target) -> None:
+    """Raises ConfigError where source and target say themselves that they are one place: two names of a server
+    are two URLs, and emptying the target would empty the source."""
+    if not isinstance(source, Placed) or not isinstance(target, Placed):
+        return
+    (server, database), (other, into) = source.place(), target.place()
+    if server == other and (database == into or database is None or into is None):
+        raise ConfigError(
+            "source and target are the same place, by another name",
+            hint="name two different databases" if database is not None else "name the source's database in its URL",
+        )
 
 
 @contextlib.contextmanager

@@ -95,6 +95,7 @@ class Copy:
             cutter.watch(source)
             with opening.target_to_plan_for(request) as target:
                 cutter.watch(target)
+                opening.check_places(source, target)
                 job = self._find(target) if target.ledger.open(create=False) else None
                 if job is not None and job.state == "finished":
                     return self._finished_before(job)

@@ -352,3 +352,16 @@ def test_writer_that_is_closed_gives_its_chunk_back(target: Target) -> None:
     with contextlib.closing(target.writer()) as writer:
         assert writer.claim(contract.JOB) is not None
         writer.rollback()
+
+
+def test_source_and_target_that_are_one_place_by_two_names_are_refused(
+    sql: Any, url: str, mysql_server: mysql_servers.Mariadb
+) -> None:
+    sql("CREATE TABLE t (a int)", "INSERT INTO t VALUES (1)")
+    with pytest.raises(ConfigError, match="same place"):
+        rowferry.copy(url, f"{url.partition('@')[0]}@localhost/{url.rpartition('/')[2]}?socket={mysql_server.socket}",
+                      mode="truncate")  # fmt: skip
+    everything = mysql_server.url_of("")
+    with pytest.raises(ConfigError, match="same place"):
+        rowferry.copy(everything, url, mode="truncate")
+    assert sql("SELECT a FROM t") == [(1,)]

@@ -9,6 +9,7 @@ import threading
 from rowferry.adapters.mysql import catalog, snapshot
 from rowferry.adapters.mysql.chunks import Splitter
 from rowferry.adapters.mysql.connect import Connector, parameters
+from rowferry.adapters.mysql.identity import server_identity
 from rowferry.adapters.mysql.quoting import literal
 from rowferry.adapters.mysql.reader import MysqlReader
 from rowferry.adapters.mysql.session import MysqlSession
@@ -37,6 +38,10 @@ class MysqlSource:
         self._idle: list[MysqlSession] = []
         self._unversioned: dict[TableName, str] = {}
         self._closed = False
+
+    def place(self) -> tuple[str, str | None]:
+        with self._lock:
+            return server_identity(self._alive()), self.database or None
 
     def list_tables(self) -> list[TableName]:
         with self._lock:

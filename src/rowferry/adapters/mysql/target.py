@@ -14,6 +14,7 @@ from rowferry.adapters.mysql import layout, privileges, types
 from rowferry.adapters.mysql.connect import Connector, parameters
 from rowferry.adapters.mysql.control import Control, JobLocks
 from rowferry.adapters.mysql.ddl import NO_DISABLING, NO_DISABLING_HINT, Definer
+from rowferry.adapters.mysql.identity import server_identity
 from rowferry.adapters.mysql.loading import Loader
 from rowferry.adapters.mysql.quoting import qualified, quote
 from rowferry.adapters.mysql.session import MysqlSession
@@ -120,6 +121,10 @@ class MysqlTarget:
             LEDGER_TABLES,
         )
         return int(found[0][0]) == len(LEDGER_TABLES)
+
+    def place(self) -> tuple[str, str | None]:
+        with self._lock:
+            return server_identity(self._control.session), self._database
 
     def notes(self) -> tuple[str, ...]:
         """What the report should say of how rows were written."""
