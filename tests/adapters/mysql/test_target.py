@@ -154,7 +154,7 @@ def test_swap_goes_on_from_wherever_it_stopped(target: Any, sql: Any) -> None:
     # Each statement in turn is the last one before a crash.
     for statements in range(1, 20):
         prepare()
-        control, ran = target._definer._control, []
+        control, ran = target._definer._control, list[str]()
         original = control.execute
 
         def execute(

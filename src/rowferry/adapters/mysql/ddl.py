@@ -291,10 +291,12 @@ def _auto_column(table: Table) -> Column | None:
 
 
 def _is_made(existing: Table, table: Table, natives: dict[str, str]) -> bool:
-    """Whether a table is the one that was made before a crash."""
-    if [c.name for c in existing.columns] != [c.name for c in table.columns]:
+    """Whether a table is the one that was made before a crash. MySQL may have given it a key of its own
+    (sql_generate_invisible_primary_key)."""
+    columns = [c for c in existing.columns if c.name in natives or c.name != "my_row_id"]
+    if [c.name for c in columns] != [c.name for c in table.columns]:
         return False
-    return all(_same(have.native, natives[have.name]) for have in existing.columns)
+    return all(_same(have.native, natives[have.name]) for have in columns)
 
 
 def _same(have: str, made: str) -> bool:

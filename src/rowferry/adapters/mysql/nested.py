@@ -184,7 +184,8 @@ def _leaf_array(values: Sequence[Any], t: Type) -> pa.Array:
     if t.kind in FLOATS:
         return pa.array([float(v) if isinstance(v, str) else v for v in values], pa.float64()).cast(t.arrow)
     if t.kind == "bool" or t.is_integer:
-        if any(isinstance(v, bool) != (t.kind == "bool") for v in values if v is not None):
+        kind = bool if t.kind == "bool" else int  # pyarrow would cut off what is after the point
+        if any(type(v) is not kind for v in values if v is not None):
             raise ValueError(f"a value is no {t}")
         return pa.array(values, t.arrow)
     if any(v is not None and not isinstance(v, str) for v in values):
