@@ -37,7 +37,7 @@ cdef enum:
 
 # How values are written.
 cdef enum Kind:
-    K_INTEGER, K_YEAR, K_BOOL, K_FLOAT, K_DECIMAL, K_DATE, K_MOMENT, K_TIME, K_TEXT, K_BYTES, K_BIT, K_UUID_TEXT
+    K_INTEGER, K_YEAR, K_FLOAT, K_DECIMAL, K_DATE, K_MOMENT, K_TIME, K_TEXT, K_BYTES, K_BIT, K_UUID_TEXT
     K_ENUM, K_SET
 
 # How Arrow holds them.
@@ -367,24 +367,16 @@ cdef class Encoder:
     cdef int write_set(self, const Field* f) noexcept nogil:
         """A list of labels, comma between them. A cell of at most 64 labels: it is written whole, or begun anew."""
         cdef int64_t start = 0, n = 0, k, from_ = 0, size = 0, begun = self.used, taken = 0
-        cdef int label, least = 0
+        cdef int least = 0
         cdef int code = span_at(f, f.first + self.row, &start, &n)
         if code != OK:
             return code
         if n > f.label_count:
             return E_ORDER
         for k in range(start, start + n):
-            if f.child.bits != NULL and not bit_at(f.child.bits, f.child.first + k):
-                return E_ITEM_NULL
-            code = span_at(f.child, f.child.first + k, &from_, &size)
+            code = set_item(f, k, &least, &from_, &size)
             if code != OK:
                 return code
-            label = label_of(f, f.child.data + from_, size)
-            if label < 0:
-                return E_LABEL
-            if label < least:
-                return E_ORDER
-            least = label + 1
             if 2 * size + 3 > self.capacity - self.used:
                 self.used = begun
                 if begun <= CELL_ROOM:  # an empty block, and still no room
@@ -404,7 +396,6 @@ cdef class Encoder:
         cdef int64_t begun = self.used, needed
         cdef int code, n
         cdef const Field* f
-        cdef char* grown
         self.column = 0
         code = self.reserve(4)
         if code == OK and begun:
@@ -475,7 +466,7 @@ cdef class Encoder:
     cdef int write_long_sql(self, const Field* f) noexcept nogil:
         cdef int64_t start = 0, n = 0, k, from_ = 0, size = 0, length
         cdef char[40] small
-        cdef int code = OK, label, least = 0
+        cdef int code = OK, least = 0
         if f.kind == K_UUID_TEXT:
             self.out[self.used] = 39
             self.used += 1 + put_uuid(self.out + self.used + 1, f.data + 16 * (f.first + self.row))
@@ -491,18 +482,9 @@ cdef class Encoder:
             self.out[self.used] = 39
             self.used += 1
             for k in range(start, start + n):
-                if f.child.bits != NULL and not bit_at(f.child.bits, f.child.first + k):
-                    return E_ITEM_NULL
-                code = span_at(f.child, f.child.first + k, &from_, &size)
-                if code != OK:
-                    return code
-                label = label_of(f, f.child.data + from_, size)
-                if label < 0:
-                    return E_LABEL
-                if label < least:
-                    return E_ORDER
-                least = label + 1
-                code = self.reserve(2 * size + 2)
+                code = set_item(f, k, &least, &from_, &size)
+                if code == OK:
+                    code = self.reserve(2 * size + 2)
                 if code != OK:
                     return code
                 if k > start:

@@ -171,6 +171,23 @@ cdef inline int span_at(const Field* f, int64_t i, int64_t* start, int64_t* size
     return OK if 0 <= start[0] <= end <= f.data_size else E_OFFSETS
 
 
+cdef inline int set_item(const Field* f, int64_t k, int* least, int64_t* start, int64_t* size) noexcept nogil:
+    """Where item k of a set's list lies, a label of the column at index least[0] or later; least[0] is then the next."""
+    cdef int code, label
+    if f.child.bits != NULL and not bit_at(f.child.bits, f.child.first + k):
+        return E_ITEM_NULL
+    code = span_at(f.child, f.child.first + k, start, size)
+    if code != OK:
+        return code
+    label = label_of(f, f.child.data + start[0], size[0])
+    if label < 0:
+        return E_LABEL
+    if label < least[0]:
+        return E_ORDER
+    least[0] = label + 1
+    return OK
+
+
 cdef inline int check_long(const Field* f, const uint8_t* p, int64_t n) noexcept nogil:
     """Whether a text or bytes fit their column."""
     if f.kind == K_ENUM:
