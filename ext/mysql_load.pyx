@@ -162,7 +162,7 @@ cdef class Encoder:
         datetime and time (digits: of the second, 0 to 6), text (length: characters at the most), bytes (length,
         fixed), bit (length), uuid_text, enum and set (labels). Every codec takes ``required``: NULL is refused.
     block_bytes: size of the blocks that are given out. For LOAD DATA every block but the last is full, to within
-        512 bytes, wherever that cuts a row (or a value); for INSERT a block holds whole rows.
+        512 bytes or a set's length, wherever that cuts a row (or a value); for INSERT a block holds whole rows.
     row_bytes_max: for INSERT, what a block may grow to for the sake of one row.
 
     Memory: one block. Raises ValueError for what is no codec. One thread at a time; the GIL is released in the loop.
@@ -379,7 +379,7 @@ cdef class Encoder:
                 return code
             if 2 * size + 3 > self.capacity - self.used:
                 self.used = begun
-                if begun <= CELL_ROOM:  # an empty block, and still no room
+                if begun == 0:  # an empty block, and still no room
                     return E_LENGTH
                 self.at = 0  # its tab is there already
                 return FULL

@@ -206,6 +206,16 @@ def test_any_size_of_block_and_batch_gives_the_same_bytes(
     assert b",".join(tuples) == twin.encode_sql(rows, columns, types)
 
 
+def test_sets_across_the_ends_of_blocks_are_whole() -> None:
+    labels = ["\t" * 200, "b" * 150, "", "d" * 90]
+    codec: Codec = ("set", {"labels": labels})
+    rows = [([label for k, label in enumerate(labels) if n >> k & 1] if n % 7 else None, n) for n in range(300)]
+    types = [pa.list_(pa.utf8()), pa.int64()]
+    for block_bytes in (1100, 1500, 2048):
+        blocks = encode([batch_of(rows, types)], [codec, ("integer", {})], block_bytes)
+        assert b"".join(blocks) == twin.encode_load(rows, [codec, ("integer", {})], types)
+
+
 def test_blocks_of_an_insert_count_their_rows() -> None:
     encoder = Encoder([("text", {})], block_bytes=1024, sql=True, row_bytes_max=4096)
     encoder.begin(pa.record_batch([pa.array(["x" * 300] * 10 + ["y" * 1500] + ["z"] * 3)], names=["a"]))
