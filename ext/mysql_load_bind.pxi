@@ -1,4 +1,5 @@
-# Columns of the encoder: what their codecs say, what a batch gives them, and their single cells. Part of mysql_load.pyx.
+# Columns of the encoder: what their codecs say, what a batch gives them, and their single cells. Part of
+# mysql_load.pyx.
 
 
 cdef int plan_field(Field* field, str codec, dict params) except -1:
@@ -172,7 +173,7 @@ cdef inline int span_at(const Field* f, int64_t i, int64_t* start, int64_t* size
 
 
 cdef inline int set_item(const Field* f, int64_t k, int* least, int64_t* start, int64_t* size) noexcept nogil:
-    """Where item k of a set's list lies, a label of the column at index least[0] or later; least[0] is then the next."""
+    """Where item k of a set's list lies: a label at index least[0] or later; least[0] is then the next."""
     cdef int code, label
     if f.child.bits != NULL and not bit_at(f.child.bits, f.child.first + k):
         return E_ITEM_NULL

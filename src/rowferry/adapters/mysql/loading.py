@@ -217,7 +217,7 @@ class Loader:
 
         packet = int(self._session.variables.get("max_allowed_packet", 16 * MIB))
         # A packet's own four bytes, and what an INSERT says before its tuples, have to fit as well.
-        most = max(packet - STATEMENT_BYTES, packet // 2)
+        most = max(packet - STATEMENT_BYTES, packet // 2, 1024)
         return Encoder(
             list(self._layout.codecs),
             block_bytes=min(BLOCK_BYTES, most),
