@@ -18,6 +18,8 @@ CHUNKS_PER_TABLE_MAX = 100_000
 
 #: Bytes of Arrow data in one batch: a few of them stay in the last-level cache.
 BATCH_BYTES = 1 * MIB
+#: The first batch of a chunk, which the target is waiting for; the next ones double up to the usual size.
+FIRST_BATCH_BYTES = 128 * 1024
 #: Rows in one batch at the most, so that tables of narrow rows do not make endless ones.
 BATCH_ROWS_MAX = 65_536
 #: Bytes that may wait between a worker's reader and its writer.

@@ -358,10 +358,12 @@ class Stream:
 
     def _all(self, batch_bytes: int, take: Callable[[], tuple[int, Any] | None]) -> Iterator[tuple[int, Any]]:
         self._wire.gather(True)
+        wanted = min(batch_bytes, limits.FIRST_BATCH_BYTES)
         while not (self._done or self._error):
-            while self._decoder.buffered < batch_bytes and not (self._done or self._error or self._ready):
+            while self._decoder.buffered < wanted and not (self._done or self._error or self._ready):
                 self._receive()
             taken = take()
+            wanted = min(batch_bytes, 2 * wanted)
             if taken is not None:
                 yield taken
             elif not (self._done or self._error):
