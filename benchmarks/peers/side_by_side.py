@@ -92,7 +92,7 @@ class Bench:
 
     def place(self, engine: str, role: str) -> places.Place:
         if (engine, role) not in self._places:
-            database = f"rowferry_bench_{role}_{os.getpid()}"
+            database = f"rowferry_side_{role}_{os.getpid()}"
             made: dict[str, places.Place] = {
                 "postgres": lambda: places.Postgres(self.given.postgres, database),
                 "mysql": lambda: places.Mysql(self.given.mysql, database),

@@ -18,7 +18,7 @@ from places import Files, Login, Place, Server
 from tables import Table
 
 HERE = pathlib.Path(__file__).resolve().parent
-PEERS = HERE.parent / ".peers-venv"
+PEERS = pathlib.Path(os.environ.get("ROWFERRY_BENCHMARK_PEERS", HERE.parent / ".peers-venv"))
 #: What ``--install`` installs: pgloader from the system's packages, the rest into a venv of its own. Sling is
 #: pinned to the last binary that came as a wheel (later ones fetch theirs when they are run).
 APT = ("pgloader",)
@@ -170,7 +170,7 @@ def pipe_to_mysql(job: Job) -> list[str]:
     )
     return ["bash", "-c", (
         f"set -o pipefail; {psql(job.source, f'copy {job.table.name} to stdout')} | "
-        f"MYSQL_PWD={shlex.quote(login.password)} mysql --no-defaults -h {login.host} -P {login.port} "
+        f"MYSQL_PWD={shlex.quote(login.password)} mariadb --no-defaults -h {login.host} -P {login.port} "
         f"-u {shlex.quote(login.user)} --local-infile=1 --default-character-set=utf8mb4 {database} "
         f"-e {shlex.quote(load)}"
     )]  # fmt: skip
@@ -253,7 +253,7 @@ PATHS: Mapping[str, Path] = {
     )),
     "pg_mysql": Path("PostgreSQL → MySQL", "postgres", "mysql", (
         ROWFERRY,
-        Way("psql | mysql LOAD DATA", pipe_to_mysql, programs("psql", "mysql"), table_made=True),
+        Way("psql | mariadb LOAD DATA", pipe_to_mysql, programs("psql", "mariadb"), table_made=True),
         SLING,
         DLT,
         Way("ConnectorX → LOAD DATA", script("connectorx_to_mysql.py"), modules("connectorx", "pymysql"),
