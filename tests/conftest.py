@@ -64,6 +64,20 @@ def mysql_server() -> Iterator[mysql_servers.Mariadb]:
         server.discard()
 
 
+@pytest.fixture(scope="session")
+def own_mysql_server(mysql_server: mysql_servers.Mariadb) -> Iterator[mysql_servers.Mariadb]:
+    """A server that was started by us, whatever ROWFERRY_TEST_MYSQL_URL says: its globals may be changed, its
+    socket and its certificate are at hand."""
+    if mysql_server.folder is not None:
+        yield mysql_server
+        return
+    server = mysql_servers.start()
+    try:
+        yield server
+    finally:
+        server.discard()
+
+
 @pytest.fixture
 def mysql_database(mysql_server: mysql_servers.Mariadb) -> Iterator[Callable[[], str]]:
     """Makes new, empty databases and gives their URLs; they are dropped after the test."""

@@ -94,6 +94,23 @@ class Mariadb:
         # A test that left a transaction open must not make all others wait.
         self.execute("SET lock_wait_timeout = 20", f"DROP DATABASE IF EXISTS {quoted(name)}")
 
+    @contextlib.contextmanager
+    def account(self, name: str, password: str, *grants: str) -> Iterator[None]:
+        """A user for a while; ``grants`` as ``SELECT ON *.*``."""
+        who = "'" + name.replace("'", "''") + "'"
+        secret = password.replace("\\", "\\\\").replace("'", "\\'")
+        # A server may have an anonymous user of localhost, who would go first.
+        hosts = ("%", "localhost")
+        for host in hosts:
+            self.execute(
+                f"CREATE OR REPLACE USER {who}@'{host}' IDENTIFIED BY '{secret}'",
+                *(f"GRANT {grant} TO {who}@'{host}'" for grant in grants),
+            )
+        try:
+            yield
+        finally:
+            self.execute(*(f"DROP USER IF EXISTS {who}@'{host}'" for host in hosts))
+
     def start(self) -> None:
         """Starts the server of this folder and waits until it takes connections."""
         assert self.folder is not None

@@ -190,15 +190,17 @@ def test_files_that_include_themselves_end(home: pathlib.Path) -> None:
 
 
 @pytest.mark.server
-def test_socket_login_works_with_and_without_a_file(mysql_server: mysql_servers.Mariadb, home: pathlib.Path) -> None:
-    if mysql_server.folder is None:
-        return  # a server given by its URL may be on another machine: its socket is not ours to use
-    url = f"mysql://{mysql_server.user}:{mysql_server.password}@localhost/mysql?socket={mysql_server.socket}"
+def test_socket_login_works_with_and_without_a_file(
+    own_mysql_server: mysql_servers.Mariadb, home: pathlib.Path
+) -> None:
+    url = (
+        f"mysql://{own_mysql_server.user}:{own_mysql_server.password}@localhost/mysql?socket={own_mysql_server.socket}"
+    )
     session = connect(parsed(url), SourceError)
     assert session.query("SHOW STATUS LIKE 'Ssl_cipher'")[0][1] == ""
     session.close()
     (home / ".my.cnf").write_text(
-        f"[client]\nuser={mysql_server.user}\npassword={mysql_server.password}\nsocket={mysql_server.socket}\n"
+        f"[client]\nuser={own_mysql_server.user}\npassword={own_mysql_server.password}\nsocket={own_mysql_server.socket}\n"
     )
     session = connect(parsed("mysql:///mysql"), SourceError)
     assert session.query("SELECT DATABASE()") == [("mysql",)]
@@ -219,11 +221,9 @@ def test_socket_login_works_with_and_without_a_file(mysql_server: mysql_servers.
         ("ssl-mode=REQUIRED&tls-version=TLSv1.2", True),
     ],
 )
-def test_tls_is_as_ssl_mode_asks(mysql_server: mysql_servers.Mariadb, options: str, encrypted: bool) -> None:
-    if mysql_server.folder is None:
-        return
-    options = options.format(ca=mysql_server.certificate)
-    session = connect(parsed(mysql_server.url_of("mysql", options=f"?{options}")), SourceError)
+def test_tls_is_as_ssl_mode_asks(own_mysql_server: mysql_servers.Mariadb, options: str, encrypted: bool) -> None:
+    options = options.format(ca=own_mysql_server.certificate)
+    session = connect(parsed(own_mysql_server.url_of("mysql", options=f"?{options}")), SourceError)
     cipher = session.query("SHOW STATUS LIKE 'Ssl_cipher'")[0][1]
     assert bool(cipher) is encrypted
     session.close()
@@ -231,22 +231,18 @@ def test_tls_is_as_ssl_mode_asks(mysql_server: mysql_servers.Mariadb, options: s
 
 @pytest.mark.server
 @pytest.mark.parametrize("mode", ["VERIFY_CA", "VERIFY_IDENTITY"])
-def test_a_certificate_of_nobody_known_is_refused_for_good(mysql_server: mysql_servers.Mariadb, mode: str) -> None:
-    if mysql_server.folder is None:
-        return
+def test_a_certificate_of_nobody_known_is_refused_for_good(own_mysql_server: mysql_servers.Mariadb, mode: str) -> None:
     with pytest.raises(SourceError, match="certificate") as caught:
-        connect(parsed(mysql_server.url_of("mysql", options=f"?ssl-mode={mode}")), SourceError)
+        connect(parsed(own_mysql_server.url_of("mysql", options=f"?ssl-mode={mode}")), SourceError)
     assert not caught.value.transient
     assert CANARY not in str(caught.value)
 
 
 @pytest.mark.server
 def test_a_certificate_of_another_name_is_refused_by_verify_identity_alone(
-    mysql_server: mysql_servers.Mariadb,
+    own_mysql_server: mysql_servers.Mariadb,
 ) -> None:
-    if mysql_server.folder is None:
-        return
-    url = f"mysql://{mysql_server.user}:{CANARY}@127.1:{mysql_server.port}/mysql?ssl-ca={mysql_server.certificate}"
+    url = f"mysql://{own_mysql_server.user}:{CANARY}@127.1:{own_mysql_server.port}/mysql?ssl-ca={own_mysql_server.certificate}"
     connect(parsed(f"{url}&ssl-mode=VERIFY_CA"), SourceError).close()
     with pytest.raises(SourceError, match="certificate"):
         connect(parsed(f"{url}&ssl-mode=VERIFY_IDENTITY"), SourceError)
@@ -274,14 +270,10 @@ def test_a_wrong_login_is_told_by_code_and_never_by_password(
 @pytest.mark.server
 def test_passwords_of_every_character_work(mysql_server: mysql_servers.Mariadb) -> None:
     password = "pä:ß/🔑 @%'\\\"#"
-    literal = password.replace("\\", "\\\\").replace("'", "\\'")
-    mysql_server.execute(f"CREATE OR REPLACE USER 'o''dd'@'%' IDENTIFIED BY '{literal}'")
-    try:
+    with mysql_server.account("o'dd", password):
         session = connect(parsed(mysql_server.url_of("", "o'dd", password)), SourceError)
         assert str(session.query("SELECT CURRENT_USER()")[0][0]).startswith("o'dd@")
         session.close()
-    finally:
-        mysql_server.execute("DROP USER 'o''dd'@'%'")
 
 
 def test_nobody_listening_is_worth_another_try() -> None:

@@ -90,23 +90,12 @@ INSERT INTO t SELECT seq * 3, CONCAT('naïve 🚢 "', seq, '\\'), 'pad',
 
 
 @pytest.fixture
-def hostile(mysql_server: mysql_servers.Mariadb) -> Iterator[contextlib.AbstractContextManager[None]]:
+def hostile(own_mysql_server: mysql_servers.Mariadb) -> Iterator[contextlib.AbstractContextManager[None]]:
     """The hostile settings as a context, and a plain user whom init_connect concerns."""
-    if mysql_server.folder is None:
-        pytest.fail("hostile globals are set on a server of ours only: unset ROWFERRY_TEST_MYSQL_URL for this test")
-
-    @contextlib.contextmanager
-    def within() -> Iterator[None]:
-        with mysql_server.globals(**HOSTILE, init_connect=f'"{INIT_CONNECT}"'):
-            yield
-
-    mysql_server.as_root(
-        "CREATE OR REPLACE USER plain@'%' IDENTIFIED BY 'plain-pw'",
-        "CREATE OR REPLACE DATABASE hostile CHARACTER SET utf8mb4",
-        "GRANT ALL ON hostile.* TO plain@'%'",
-    )
-    yield within()
-    mysql_server.as_root("DROP DATABASE hostile", "DROP USER plain@'%'")
+    own_mysql_server.as_root("CREATE OR REPLACE DATABASE hostile CHARACTER SET utf8mb4")
+    with own_mysql_server.account("plain", "plain-pw", "ALL ON hostile.*"):
+        yield own_mysql_server.globals(**HOSTILE, init_connect=f'"{INIT_CONNECT}"')
+        own_mysql_server.as_root("DROP DATABASE hostile")
 
 
 def url_of(server: mysql_servers.Mariadb) -> str:
@@ -114,9 +103,9 @@ def url_of(server: mysql_servers.Mariadb) -> str:
 
 
 def test_every_pinned_variable_is_as_pinned(
-    mysql_server: mysql_servers.Mariadb, hostile: contextlib.AbstractContextManager[None]
+    own_mysql_server: mysql_servers.Mariadb, hostile: contextlib.AbstractContextManager[None]
 ) -> None:
-    p = parameters(endpoint.parse(url_of(mysql_server)))
+    p = parameters(endpoint.parse(url_of(own_mysql_server)))
     names = [*PINNED, "tx_isolation", "tx_read_only"]
     sql = f"SHOW SESSION VARIABLES WHERE Variable_name IN ({', '.join(repr(n) for n in names)})"
     told = []
@@ -138,12 +127,12 @@ def test_every_pinned_variable_is_as_pinned(
 
 @pytest.mark.parametrize("role", [SourceError, TargetError])
 def test_an_idle_session_outlives_hostile_timeouts(
-    mysql_server: mysql_servers.Mariadb,
+    own_mysql_server: mysql_servers.Mariadb,
     hostile: contextlib.AbstractContextManager[None],
     role: type[SourceError] | type[TargetError],
 ) -> None:
     with hostile:
-        session = connect(parameters(endpoint.parse(url_of(mysql_server))), role)
+        session = connect(parameters(endpoint.parse(url_of(own_mysql_server))), role)
         session.begin_snapshot() if role is SourceError else session.begin()
         time.sleep(2.5)
         assert session.query("SELECT 1 UNION ALL SELECT 2") == [(1,), (2,)]
@@ -151,10 +140,10 @@ def test_an_idle_session_outlives_hostile_timeouts(
 
 
 def test_a_copy_from_a_hostile_server_is_the_same_copy(
-    mysql_server: mysql_servers.Mariadb, hostile: contextlib.AbstractContextManager[None], tmp_path: pathlib.Path
+    own_mysql_server: mysql_servers.Mariadb, hostile: contextlib.AbstractContextManager[None], tmp_path: pathlib.Path
 ) -> None:
-    mysql_server.execute(TABLE, ROWS, database="hostile")
-    url = url_of(mysql_server)
+    own_mysql_server.execute(TABLE, ROWS, database="hostile")
+    url = url_of(own_mysql_server)
     friendly = rowferry.copy(url, f"duckdb:///{tmp_path}/friendly.duckdb")
     with hostile:
         report = rowferry.copy(url, f"duckdb:///{tmp_path}/hostile.duckdb", verify=True)
@@ -166,38 +155,38 @@ def test_a_copy_from_a_hostile_server_is_the_same_copy(
 
 
 def test_a_where_means_the_same_on_a_hostile_server(
-    mysql_server: mysql_servers.Mariadb, hostile: contextlib.AbstractContextManager[None], tmp_path: pathlib.Path
+    own_mysql_server: mysql_servers.Mariadb, hostile: contextlib.AbstractContextManager[None], tmp_path: pathlib.Path
 ) -> None:
-    mysql_server.execute(TABLE, ROWS, database="hostile")
+    own_mysql_server.execute(TABLE, ROWS, database="hostile")
     where = 'name LIKE "%5\\\\\\\\" AND at < "2020-01-02 04:00:00" AND NOT kind = "" || id = 3'
     with hostile:
-        report = rowferry.copy(url_of(mysql_server), f"duckdb:///{tmp_path}/h.duckdb", tables=["t"], where=where)
-    expected = mysql_server.execute(f"SELECT COUNT(*) FROM t WHERE {where}", database="hostile")[0][0]
+        report = rowferry.copy(url_of(own_mysql_server), f"duckdb:///{tmp_path}/h.duckdb", tables=["t"], where=where)
+    expected = own_mysql_server.execute(f"SELECT COUNT(*) FROM t WHERE {where}", database="hostile")[0][0]
     assert report.tables[0].rows_read == expected > 1
 
 
 def test_a_copy_into_a_hostile_server_is_the_same_copy(
-    mysql_server: mysql_servers.Mariadb, hostile: contextlib.AbstractContextManager[None], tmp_path: pathlib.Path
+    own_mysql_server: mysql_servers.Mariadb, hostile: contextlib.AbstractContextManager[None], tmp_path: pathlib.Path
 ) -> None:
     """Rows of every length, a row 0 of an AUTO_INCREMENT, empty texts, and two chunks' worth of them."""
-    mysql_server.execute(TABLE, ROWS, database="hostile")
-    mysql_server.execute(
+    own_mysql_server.execute(TABLE, ROWS, database="hostile")
+    own_mysql_server.execute(
         "CREATE TABLE counted (id int AUTO_INCREMENT PRIMARY KEY, v varchar(9) NOT NULL)",
         "SET sql_mode = 'NO_AUTO_VALUE_ON_ZERO'",
         "INSERT INTO counted VALUES (0, ''), (1, 'x'), (7, ' \\' ')",
         database="hostile",
     )
-    url = url_of(mysql_server)
+    url = url_of(own_mysql_server)
     origin = f"parquet:///{tmp_path}/origin"
     rowferry.copy(url, origin)
-    expected = mysql_server.execute("CHECKSUM TABLE t, counted", database="hostile")
-    mysql_server.execute("DROP TABLE t, counted", database="hostile")
+    expected = own_mysql_server.execute("CHECKSUM TABLE t, counted", database="hostile")
+    own_mysql_server.execute("DROP TABLE t, counted", database="hostile")
     with hostile:
         report = rowferry.copy(origin, url, verify=True)
         assert report.equal is True
         again = rowferry.copy(origin, url, mode="truncate", verify=True)
         assert again.equal is True
     assert {t.rows_committed for t in report.tables} == {3, 5000}
-    assert mysql_server.execute("CHECKSUM TABLE t, counted", database="hostile") == expected
+    assert own_mysql_server.execute("CHECKSUM TABLE t, counted", database="hostile") == expected
     engines = "SELECT DISTINCT engine FROM information_schema.tables WHERE table_schema = 'hostile'"
-    assert mysql_server.execute(engines) == [("InnoDB",)]
+    assert own_mysql_server.execute(engines) == [("InnoDB",)]

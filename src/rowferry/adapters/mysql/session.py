@@ -249,7 +249,8 @@ class MysqlSession:
         self._within = True
 
     def begin_snapshot(self) -> None:
-        """Begins a transaction that only reads, and whose view of all InnoDB tables is that of this instant."""
+        """Begins a transaction that only reads, and whose view of all InnoDB tables is that of this instant.
+        One that is open ends."""
         self.query("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY")
         self._within = True
 

@@ -71,7 +71,7 @@ def open_snapshot(control: MysqlSession, connect: Connect, count: int, adopt: st
             state = _id_of(control, place) if place else f"lock/{secrets.token_hex(8)}"
             return Snapshot("one", sessions, state, place)
         for session in sessions:
-            _begin(session)
+            session.begin_snapshot()
         if len(sessions) == 1:
             return Snapshot("one", sessions, f"single/{secrets.token_hex(8)}")
         return Snapshot("none", sessions, None, note=f"each reader saw a state of its own: {reason}")
@@ -143,8 +143,16 @@ def _replicates(control: MysqlSession) -> bool:
 def _without_lock(sessions: list[MysqlSession]) -> tuple[str, int] | None:
     """Begins anew in the sessions that are behind until all are at one position; None after too long."""
     until = time.monotonic() + LOCK_FREE_PATIENCE_S
-    positions = [_begin(session) for session in sessions]
-    while None not in positions:
+    positions: list[tuple[str, int] | None] = [None] * len(sessions)
+    behind = list(range(len(sessions)))
+    while True:
+        # All of them at once, one after the other; where they are can be asked at leisure.
+        for i in behind:
+            sessions[i].begin_snapshot()
+        for i in behind:
+            positions[i] = _position(sessions[i])
+        if None in positions:
+            return None
         # Files are numbered: binlog.999999 is followed by binlog.1000000.
         newest = max((p for p in positions if p is not None), key=lambda p: (len(p[0]), p))
         behind = [i for i, p in enumerate(positions) if p != newest]
@@ -152,16 +160,6 @@ def _without_lock(sessions: list[MysqlSession]) -> tuple[str, int] | None:
             return newest
         if time.monotonic() > until:
             return None
-        for i in behind:
-            positions[i] = _begin(sessions[i])
-    return None
-
-
-def _begin(session: MysqlSession) -> tuple[str, int] | None:
-    if session.in_transaction:
-        session.rollback()
-    session.begin_snapshot()
-    return _position(session)
 
 
 def _position(session: MysqlSession) -> tuple[str, int] | None:
@@ -210,7 +208,7 @@ def _block_commits(locker: MysqlSession, sessions: list[MysqlSession]) -> None:
     try:
         locker.query("BACKUP STAGE BLOCK_COMMIT")
         for session in sessions:
-            _begin(session)
+            session.begin_snapshot()
     finally:
         if not locker.closed:
             locker.query("BACKUP STAGE END")
@@ -220,7 +218,7 @@ def _lock_tables(locker: MysqlSession, sessions: list[MysqlSession]) -> None:
     locker.query("FLUSH TABLES WITH READ LOCK")
     try:
         for session in sessions:
-            _begin(session)
+            session.begin_snapshot()
     finally:
         if not locker.closed:
             locker.query("UNLOCK TABLES")
