@@ -100,8 +100,10 @@ class Conversion:
         shown = visible(value_text(array, row, self.form) or "")
         if self.form.kind in TEXTS:
             shown = f"'{shown}'"  # spaces at the end are often what does not fit
-        hint = "give the column the policy null" + (
-            " or clamp" if self.policy is None else "; clamp has no nearest value"
+        hint = "give the column the policy " + (
+            "null or clamp, or text where the target makes it"
+            if self.policy is None
+            else "null; clamp has no nearest value"
         )
         return DataError(f"a value of type {self.form} {reason}", value=f"{shown} in row {row} of its batch", hint=hint)
 
