@@ -51,6 +51,7 @@ KEYS: dict[str, tuple[str, str, list[str]]] = {
     "decimal": ("k decimal(30, 10) PRIMARY KEY", "(CAST(seq AS SIGNED) - 10000) * 1.0000000001", ["decimal"]),
     "timestamp": ("k timestamp(6) PRIMARY KEY", "'2020-01-01' + INTERVAL seq * 7 MICROSECOND", ["temporal"]),
     "time": ("k time(6) PRIMARY KEY", "SEC_TO_TIME(CAST(seq AS SIGNED) * 100 - 1000000)", ["temporal"]),
+    "descending": ("k varbinary(16), PRIMARY KEY (k DESC)", "UNHEX(MD5(seq))", ["hex"]),
     "unique": ("k varchar(40) NOT NULL, l int NOT NULL, UNIQUE (k)", "MD5(seq), seq", ["text:utf8mb4:utf8mb4_bin"]),
 }
 
@@ -117,6 +118,8 @@ def test_every_row_is_in_one_chunk_that_reads_a_range_of_the_index(session: Mysq
         ("k varchar(99) NOT NULL, PRIMARY KEY (k(10))", "MD5(seq)"),
         ("k enum('a') NOT NULL, l int", "'a', seq"),
         ("k int, UNIQUE (k)", "seq"),
+        ("k varchar(99) NOT NULL, l int NOT NULL, PRIMARY KEY (k(10)), UNIQUE (l) IGNORED", "MD5(seq), seq"),
+        ("k varchar(9), l int, PRIMARY KEY (k, l DESC)", "'x', seq"),
     ],
 )
 def test_a_table_without_a_key_to_cut_along_is_one_stream(session: MysqlSession, ddl: str, values: str) -> None:

@@ -60,9 +60,10 @@ _STATUS = """
 SELECT table_rows, data_length, avg_row_length FROM information_schema.tables
 WHERE table_schema = {database} AND table_name = {name}
 """
-#: The indexes that are exactly a key: whole columns, ascending, in the key's order.
+#: collation: A or D, for the direction; usable: the optimizer may use it, and FORCE INDEX name it.
 _INDEXES = """
-SELECT index_name, column_name, sub_part, cardinality, index_type FROM information_schema.statistics
+SELECT index_name, column_name, sub_part, cardinality, index_type, collation, {usable}
+FROM information_schema.statistics
 WHERE table_schema = {database} AND table_name = {name} AND non_unique = 0 ORDER BY index_name, seq_in_index
 """
 _COLUMNS = """
@@ -168,13 +169,20 @@ class Splitter:
         return [], []
 
     def _indexes(self, name: TableName) -> dict[tuple[str, ...], tuple[str, int]]:
-        """Columns of each unique index without a prefix → its name, and how many values its first column has."""
+        """Columns of each unique index that can be walked along (whole columns, all in one direction) → its name,
+        and how many values its first column has."""
+        flavour, usable = self._session.flavour, "'YES'"
+        if flavour.mariadb and flavour.version >= (10, 6, 0):
+            usable = "IF(ignored = 'YES', 'NO', 'YES')"
+        elif not flavour.mariadb and flavour.version >= (8, 0, 0):
+            usable = "is_visible"
         found: dict[str, list[tuple[Any, ...]]] = {}
-        for row in self._session.query(_INDEXES.format(**self._place(name))):
+        for row in self._session.query(_INDEXES.format(usable=usable, **self._place(name))):
             found.setdefault(str(row[0]), []).append(row)
         out: dict[tuple[str, ...], tuple[str, int]] = {}
         for index, parts in found.items():
-            if all(part[2] is None and str(part[4]) == "BTREE" and part[1] is not None for part in parts):
+            whole = all(part[1] is not None and part[2] is None and str(part[4]) == "BTREE" for part in parts)
+            if whole and len({part[5] for part in parts}) == 1 and parts[0][6] == "YES":
                 out.setdefault(tuple(str(part[1]) for part in parts), (index, int(parts[0][3] or 0)))
         return out
 
