@@ -18,7 +18,10 @@ MASK = "***"
 #: or a password "a" would riddle every message.
 INSIDE_WORDS_MIN = 6
 #: Options of a URL and variables of the environment that hold secrets.
-SECRET_OPTIONS = ("password", "sslpassword", "passwd", "pwd")
+SECRET_OPTIONS = (
+    "password", "sslpassword", "passwd", "pwd",
+    "ssl-passphrase", "ssl_passphrase", "ssl-key-password", "ssl_key_password",
+)  # fmt: skip
 SECRET_VARIABLES = ("PGPASSWORD", "MYSQL_PWD")
 
 
