@@ -2,7 +2,8 @@
 
     python benchmarks/peers/side_by_side.py --install          once: the peers, into benchmarks/.peers-venv
     python benchmarks/peers/side_by_side.py [--scale 0.3] [--paths mysql_pg,pg_mysql,…] [--tables lineitem,events]
-        [--runs 3] [--workers 2] [--json OUT.json] [--postgres URL|own] [--mysql URL|own]
+        [--ways pipe,ConnectorX,…] [--runs 3] [--once-over 120] [--workers 2] [--json OUT.json]
+        [--postgres URL|own] [--mysql URL|own]
 
 Scale 1 is 6 million rows of lineitem and 1 million of events, made here from a fixed seed. Servers: users of all
 privileges on them; ``own`` starts throw-away ones. Databases are made, and dropped at the end; nothing else there
@@ -137,13 +138,15 @@ class Bench:
         """All ways of a path, in turn."""
         rows = table.rows_of(self.given.scale)
         source, target = self.source(path.source, table, rows), self.place(path.target, "target")
-        results = [Result(path.title, table.name, way.name, rows) for way in path.ways]
-        for way, result in zip(path.ways, results, strict=True):
+        asked = [way for way in path.ways if way is ways.ROWFERRY or any(part in way.name for part in self.given.ways)]
+        results = [Result(path.title, table.name, way.name, rows) for way in asked]
+        for way, result in zip(asked, results, strict=True):
             if reason := way.missing():
                 result.outcome = f"not run: {reason}"
         for _ in range(self.given.runs):
-            for way, result in zip(path.ways, results, strict=True):
-                if not result.outcome.startswith(("not run", "FAILED")):
+            for way, result in zip(asked, results, strict=True):
+                slow = any(c.wall_s > self.given.once_over for c in result.costs)
+                if not slow and not result.outcome.startswith(("not run", "FAILED")):
                     self.once(way, result, source, target, table)
         return results
 
@@ -183,7 +186,8 @@ def show(results: list[Result]) -> None:
     print("  ".join([" " * (name_width + 2), *(h.rjust(w) for h, w in zip(HEADER, widths, strict=True))]))
     for r in results:
         cells = [c.rjust(w) for c, w in zip(r.cells(first.wall_s), widths, strict=True)]
-        print("  ".join([f"  {r.way.ljust(name_width)}", *cells, gist(r.outcome or "exact")]), flush=True)
+        fewer = f" ({len(r.costs)} run)" if r.costs and len(r.costs) < len(first.costs) else ""
+        print("  ".join([f"  {r.way.ljust(name_width)}", *cells, gist(r.outcome or "exact") + fewer]), flush=True)
 
 
 def gist(outcome: str) -> str:
@@ -225,7 +229,9 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scale", type=float, default=0.3)
+    parser.add_argument("--ways", type=lambda text: text.split(","), default=[""], help="parts of names of peers")
     parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--once-over", type=float, default=120, metavar="S", help="what takes longer runs once only")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--paths", type=names(dict(ways.PATHS)), default=list(ways.PATHS))  # type: ignore[arg-type]
     parser.add_argument("--tables", type=names(dict(tables.TABLES)), default=list(tables.TABLES))  # type: ignore[arg-type]

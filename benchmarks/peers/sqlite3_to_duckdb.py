@@ -1,4 +1,4 @@
-"""The conventional way: the standard library's sqlite3 in pieces, through pyarrow, into DuckDB."""
+"""The conventional way: the standard library's sqlite3 in pieces, through pyarrow, into DuckDB; the key at the end."""
 
 import sqlite3
 import sys
@@ -6,7 +6,7 @@ import sys
 import duckdb
 import pyarrow as pa
 
-source, target, table = sys.argv[1:4]
+source, target, table, key = sys.argv[1:5]
 connection = sqlite3.connect(source)
 cursor = connection.execute(f"select * from {table}")
 names = [d[0] for d in cursor.description]
@@ -19,3 +19,4 @@ with duckdb.connect(target) as out:
         else:
             out.execute(f"create table {table} as select * from piece")
             made = True
+    out.execute(f"alter table {table} add primary key ({key})")

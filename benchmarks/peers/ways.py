@@ -124,13 +124,14 @@ def programs(*names: str) -> Callable[[], str | None]:
     return missing
 
 
-def script(name: str) -> Callable[[Job], list[str]]:
-    """A peer that is a library: the script of that name here."""
+def script(name: str, *, with_key: bool = True) -> Callable[[Job], list[str]]:
+    """A peer that is a library: the script of that name here; ``with_key``: it makes the primary key, too."""
 
     def command(job: Job) -> list[str]:
         source, target = (str(p.path) if isinstance(p, Files) else p.url for p in (job.source, job.target))
         return [
-            python(), str(HERE / name), source, target, job.table.name, ",".join(job.table.key),
+            python(), str(HERE / name), source, target, job.table.name,
+            ",".join(job.table.key) if with_key else "",
             job.table.split_by or "", str(job.workers),
         ]  # fmt: skip
 
@@ -212,7 +213,8 @@ def duckdb_scanner(job: Job) -> list[str]:
     schema = database if kind == "MYSQL" else "public"
     sql = (
         f"load {kind.lower()}_scanner; set timezone = 'UTC'; attach '{place}' as source (type {kind}, read_only); "
-        f"create table main.{job.table.name} as select * from source.{schema}.{job.table.name};"
+        f"create table main.{job.table.name} as select * from source.{schema}.{job.table.name}; "
+        f"alter table main.{job.table.name} add primary key ({', '.join(job.table.key)});"
     )
     target = job.target
     assert isinstance(target, Files)
@@ -223,6 +225,10 @@ ROWFERRY = Way("rowferry, with digests", rowferry)
 SLING = Way("Sling 1.4", sling, programs(SLING_PROGRAM))
 SLING_DUCKDB = Way("Sling 1.4", sling, programs(SLING_PROGRAM, DUCKDB_PROGRAM))
 DLT = Way("dlt", script("dlt_copy.py"), modules("dlt", "sqlalchemy"))
+CONNECTORX_DUCKDB = Way("ConnectorX → DuckDB", script("connectorx_to_duckdb.py"), modules("connectorx", "duckdb"))
+CONNECTORX_DUCKDB_NO_KEY = Way(
+    "ConnectorX → DuckDB, no key", script("connectorx_to_duckdb.py", with_key=False), modules("connectorx", "duckdb")
+)
 
 PATHS: Mapping[str, Path] = {
     "pg_pg": Path("PostgreSQL → PostgreSQL", "postgres", "postgres", (
@@ -232,7 +238,8 @@ PATHS: Mapping[str, Path] = {
     "pg_duckdb": Path("PostgreSQL → DuckDB", "postgres", "duckdb", (
         ROWFERRY,
         Way("ADBC → DuckDB", script("adbc_to_duckdb.py"), modules("adbc_driver_postgresql", "duckdb")),
-        Way("ConnectorX → DuckDB", script("connectorx_to_duckdb.py"), modules("connectorx", "duckdb")),
+        CONNECTORX_DUCKDB,
+        CONNECTORX_DUCKDB_NO_KEY,
         Way("DuckDB's own scanner", duckdb_scanner, programs(DUCKDB_PROGRAM, DUCKDB_SCANNER.format("postgres"))),
     )),
     "pg_parquet": Path("PostgreSQL → Parquet", "postgres", "parquet", (
@@ -263,7 +270,8 @@ PATHS: Mapping[str, Path] = {
         ROWFERRY,
         SLING_DUCKDB,
         DLT,
-        Way("ConnectorX → DuckDB", script("connectorx_to_duckdb.py"), modules("connectorx", "duckdb")),
+        CONNECTORX_DUCKDB,
+        CONNECTORX_DUCKDB_NO_KEY,
         Way("DuckDB's own scanner", duckdb_scanner, programs(DUCKDB_PROGRAM, DUCKDB_SCANNER.format("mysql"))),
     )),
 }  # fmt: skip
