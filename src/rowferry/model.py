@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Collection
 from typing import Any
 
 from rowferry.types import Type
@@ -114,6 +115,38 @@ class ForeignKey:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Attachment:
+    """What stands on an existing table beside its columns and its key (an index, a constraint, a trigger, a right),
+    and shall stand on the one that takes its place. ``head`` and ``definition`` are the engine's own DDL, in the
+    parts that its adapter puts together."""
+
+    kind: str
+    name: str
+    definition: str = ""
+    head: str = ""
+    #: The table that a foreign key points to.
+    parent: TableName | None = None
+    #: Why it cannot be made on the table that takes its place.
+    problem: str | None = None
+    #: Nothing but comfort is lost with it: the plan says so, and goes on.
+    minor: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.name!r}"
+
+    def of_columns(self, columns: Collection[str], have: Collection[str]) -> Attachment:
+        """The same, knowing which columns it is of and which the table that takes its place has (``have``). It goes
+        with its columns if all of them go; it is a problem if some do."""
+        gone = [c for c in columns if c not in have]
+        if not gone:
+            return self
+        if len(gone) == len(columns):
+            return dataclasses.replace(self, problem=f"it goes with {', '.join(gone)}", minor=True)
+        problem = f"it is of {', '.join(gone)}, which the table that takes its place has not"
+        return dataclasses.replace(self, problem=problem, minor=False)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Table:
     """One table (a partitioned one by its root) as its engine has it."""
 
@@ -136,6 +169,8 @@ class Table:
     user_types: tuple[UserType, ...] = ()
     #: As a target: a crash of its server empties it (UNLOGGED, MEMORY), whatever had been committed.
     volatile: bool = False
+    #: Of a table that takes the place of another (mode replace): what that one has.
+    attachments: tuple[Attachment, ...] = ()
 
     def column(self, name: str) -> Column:
         for column in self.columns:

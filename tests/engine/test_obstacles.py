@@ -100,8 +100,12 @@ def test_replace_of_a_parent_whose_children_stay_is_refused_by_the_plan(source: 
 
 
 def test_replace_of_a_parent_with_its_children_is_done(source: str, target: End) -> None:
-    """Whichever is first by name: the child is swapped first, and its foreign key is gone with it."""
+    """Whichever is first by name: the child is swapped first. Its foreign key is kept (test_replacing)."""
     target.run(*TABLES, *ROWS)
+    if target.engine == "duckdb":
+        with pytest.raises(RefusedError, match="foreign keys do not follow a renamed table"):
+            rowferry.copy(source, target.url, mode="replace")
+        return
     rowferry.copy(source, target.url, mode="replace", verify=True)
     assert target.run("SELECT count(*) FROM customer") == [(3,)]
     assert target.run("SELECT count(*) FROM invoice") == [(2,)]
@@ -169,7 +173,7 @@ def test_replace_in_sqlite_of_a_table_whose_index_does_not_fit_is_refused(source
     target = End("sqlite", f"sqlite:///{tmp_path}/target.db", tmp_path)
     target.run("CREATE TABLE customer (id INTEGER PRIMARY KEY, name TEXT, old TEXT)", TABLES[1])
     target.run("CREATE INDEX by_old ON customer (name, old)", "CREATE INDEX by_name ON customer (lower(name), id)")
-    refused(source, target, "replace", ["customer"], "its index 'by_old' is of old")
+    refused(source, target, "replace", ["customer"], "its index 'by_old': it is of old")
     target.run("DROP INDEX by_old")
     rowferry.copy(source, target.url, mode="replace", tables=["customer"], verify=True)
     assert target.run("SELECT name FROM sqlite_master WHERE type = 'index' AND tbl_name = 'customer'") == [("by_name",)]

@@ -19,12 +19,12 @@ again on a new connection may help. A driver's exception never escapes, nor a pa
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import pyarrow as pa
 
-from rowferry.model import Bound, ChunkRow, Column, ColumnPlan, JobRow, Refusal, StepRow, Table, TableName
+from rowferry.model import Attachment, Bound, ChunkRow, Column, ColumnPlan, JobRow, Refusal, StepRow, Table, TableName
 from rowferry.types import Type
 
 
@@ -291,6 +291,11 @@ class Target(Protocol):
         (mode ``replace``), in plain words; nothing if it can. together: the tables that the job empties
         or replaces too, children (by foreign keys) before their parents."""
 
+    def attachments(self, table: Table, together: Mapping[TableName, Table]) -> list[Attachment]:
+        """What the existing table of this name has beside its columns and its key, for ``table`` that is to take its
+        place (mode ``replace``). One with a ``problem`` could not be made there. together: the tables that the job
+        replaces too, as they will be."""
+
     def create_table(self, table: Table, name: TableName, source_engine: str) -> None:
         """Columns, NOT NULL, plain defaults, user types (if the source is of the same engine, or the
         types came from it), and the key only where it cannot be added later. Idempotent in a job."""
@@ -303,8 +308,14 @@ class Target(Protocol):
     def drop(self, name: TableName) -> None:
         """Drops a table that rowferry made (staging, the old one of a swap), if it is there."""
 
-    def swap(self, loaded: TableName, name: TableName) -> None:
-        """Puts ``loaded`` in the place of ``name`` (mode replace), as near to atomic as the engine can."""
+    def attach(self, table: Table, loaded: TableName, places: Mapping[TableName, TableName], trial: bool) -> None:
+        """Makes those of ``table.attachments`` that can be made before the swap on ``loaded``. Idempotent.
+        trial: on the table that is still empty, only to see whether they can be made; nothing of it stays.
+        places: the names under which the tables that the job replaces are loaded."""
+
+    def swap(self, loaded: TableName, name: TableName, attachments: Sequence[Attachment] = ()) -> None:
+        """Puts ``loaded`` in the place of ``name`` (mode replace), as near to atomic as the engine can, with all that
+        the old table has. Raises TargetError where that is not what ``attachments`` says and would be lost."""
 
     def merge(self, staged: TableName, table: Table, columns: Sequence[str]) -> int:
         """Adds all rows of ``staged`` to ``table`` and drops ``staged``; returns rows added."""

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from rowferry import convert, selection
 from rowferry.adapters import registry
 from rowferry.adapters.protocol import Capabilities, ReadRequest, Source, Target
-from rowferry.engine import spelling
+from rowferry.engine import replacing, spelling
 from rowferry.engine.request import Request
 from rowferry.errors import ConfigError
 from rowferry.model import (
@@ -118,6 +118,8 @@ def plan_copy(source: Source, target: Target, request: Request) -> Findings:
         for standing in (p.target for p in findings.tables if p.exists):
             obstacles = target.obstacles(standing, request.mode, together)
             findings.blockers += [f"table {str(standing.name)!r} in the target: {o}" for o in obstacles]
+    if request.mode == "replace":
+        findings.tables = replacing.with_attachments(target, findings.tables, findings.blockers, findings.notes)
     creating = [p.load_name or p.target.name for p in findings.tables if not p.exists or p.load_name]
     findings.missing_privileges += target.missing_privileges([p.target for p in findings.tables if p.exists], creating)
     return findings
@@ -213,6 +215,7 @@ def _plan_table(
     if mode == "replace" and existing is not None:
         if existing.volatile:
             findings.notes.append(f"table {str(name)!r} in the target is not logged; the one that takes its place is")
+        findings.notes += replacing.column_notes(existing, planned)
         # Those of the table that goes: children are swapped before their parents.
         above = tuple(k for k in existing.foreign_keys if k.parent != name)
         plan = dataclasses.replace(plan, target=dataclasses.replace(planned, foreign_keys=above))

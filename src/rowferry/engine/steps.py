@@ -1,7 +1,7 @@
 """What is done once for a table, before and after its chunks; each a row of the ledger.
 
-before the chunks    create, stage, truncate, triggers_off, baseline
-after all of them    merge, keys, swap, sequences, triggers_on
+before the chunks    create, stage, truncate, triggers_off, baseline, trial
+after all of them    merge, keys, attach, swap, sequences, triggers_on
 """
 
 from __future__ import annotations
@@ -15,13 +15,16 @@ from rowferry.errors import StoppedError
 from rowferry.failpoints import passing
 from rowferry.model import Digest, Plan, StepRow, TablePlan
 
-BEFORE = frozenset(("create", "stage", "truncate", "triggers_off", "baseline"))
+BEFORE = frozenset(("create", "stage", "truncate", "triggers_off", "baseline", "trial"))
 
 
 def steps_of(plan: Plan) -> list[StepRow]:
     """All steps of a plan in the order in which they run."""
     before: list[tuple[str, int]] = []
     after: list[tuple[str, int]] = []
+    # What the old tables have is made before any is swapped, that of parents before that of their children.
+    attaching = [t.index for t in sorted(plan.tables, key=lambda t: t.wave) if t.target.attachments]
+    swaps: list[tuple[str, int]] = []
     # At the end rows are added to parents before their children, and a table that is replaced goes before those
     # that its foreign keys point to.
     for table in sorted(plan.tables, key=lambda t: -t.wave if plan.mode == "replace" else t.wave):
@@ -41,8 +44,11 @@ def steps_of(plan: Plan) -> list[StepRow]:
         if not table.exists or (table.load_name and not table.staged):
             after.append(("keys", i))
         if table.load_name and not table.staged:
-            after.append(("swap", i))
-        after.append(("sequences", i))
+            swaps += [("swap", i), ("sequences", i)]
+        else:
+            after.append(("sequences", i))
+    before += [("trial", i) for i in attaching]
+    after += [("attach", i) for i in attaching] + swaps
     # Children are emptied before their parents, so that no foreign key stands in the way.
     order = {"truncate": 1}
     before.sort(key=lambda s: (order.get(s[0], 0), -plan.tables[s[1]].wave if s[0] == "truncate" else 0))
@@ -95,13 +101,16 @@ class StepRunner:
                 target.disable_triggers(table.target, kind == "triggers_off")
             case "keys":
                 target.add_keys(table.target, name)
+            case "trial" | "attach":
+                places = {t.target.name: t.load_name for t in self._plan.tables if t.load_name is not None}
+                target.attach(table.target, name, places, kind == "trial")
             case "merge":
                 assert table.load_name is not None
                 rows = target.merge(table.load_name, table.target, [c.target for c in table.columns])
                 return {"rows": rows}
             case "swap":
                 assert table.load_name is not None
-                target.swap(table.load_name, table.target.name)
+                target.swap(table.load_name, table.target.name, table.target.attachments)
             case "sequences":
                 target.set_sequences(table.target)
             case "baseline":

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 import pyarrow as pa
 
 from rowferry.adapters import sql_ledger
-from rowferry.adapters.duckdb import catalog
+from rowferry.adapters.duckdb import attached, catalog
 from rowferry.adapters.duckdb.catalog import qualified, schema_of
 from rowferry.adapters.duckdb.source import DuckdbSource
 from rowferry.adapters.duckdb.types import canonical, carrier, plan_type, to_duckdb, write_expression
@@ -17,7 +18,7 @@ from rowferry.adapters.duckdb.wire import Database, ProcessLock, Session, quote
 from rowferry.adapters.protocol import Block, Ledger, TargetOptions, WriteRequest
 from rowferry.adapters.queue import ChunkQueue
 from rowferry.errors import DataError, LedgerError, RowferryError, TargetError
-from rowferry.model import ChunkRow, Column, ColumnPlan, Endpoint, Refusal, Table, TableName
+from rowferry.model import Attachment, ChunkRow, Column, ColumnPlan, Endpoint, Refusal, Table, TableName
 from rowferry.types import Type
 
 _LEDGER = sql_ledger.LedgerNames(
@@ -118,17 +119,21 @@ class DuckdbTarget:
                 )
         return out
 
+    def attachments(self, table: Table, together: Mapping[TableName, Table]) -> list[Attachment]:
+        return attached.attachments(self._control, table, together)
+
     def create_table(self, table: Table, name: TableName, source_engine: str) -> None:
-        columns = ", ".join(
+        columns = [
             f"{quote(c.name)} {c.native}"
             + ("" if c.default is None else f" DEFAULT {c.default}")
             + ("" if c.nullable else " NOT NULL")
             for c in table.columns
-        )
+        ]
+        parts = ", ".join([*columns, *attached.declared(table)])
         with self._control.atomic():
             if name.schema is not None:
                 self._control.execute(f"CREATE SCHEMA IF NOT EXISTS {quote(name.schema)}")
-            self._control.execute(f"CREATE TABLE IF NOT EXISTS {qualified(name)} ({columns})")
+            self._control.execute(f"CREATE TABLE IF NOT EXISTS {qualified(name)} ({parts})")
             catalog.write_tags(self._control, name, self._tags(table, name, source_engine), table.user_types)
 
     def _tags(self, table: Table, name: TableName, source_engine: str) -> dict[str, catalog.Tag]:
@@ -170,14 +175,35 @@ class DuckdbTarget:
             self._control.execute(f"DROP TABLE IF EXISTS {qualified(name)}")
             catalog.forget_tags(self._control, name)
 
-    def swap(self, loaded: TableName, name: TableName) -> None:
+    def attach(self, table: Table, loaded: TableName, places: Mapping[TableName, TableName], trial: bool) -> None:
+        """Nothing: constraints are made with the table, and a table that has indexes could not be renamed."""
+
+    def swap(self, loaded: TableName, name: TableName, attachments: Sequence[Attachment] = ()) -> None:
         """In one transaction. The old table goes first: DuckDB cannot rename a table that has indexes."""
-        if not catalog.exists(self._control, loaded):
+        made = catalog.describe(self._control, loaded, False)
+        if made is None:
             return
+        made = dataclasses.replace(made, name=name)
+        if lost := attached.lost(self._control, made, attachments):
+            raise TargetError(
+                f"made on it since the job began, and lost if it were replaced: {', '.join(lost)}",
+                table=str(name),
+                hint="drop that and go on, or start the job anew",
+            )
         with self._control.atomic():
+            late = attached.late(self._control, made)
             self._control.execute(f"DROP TABLE IF EXISTS {qualified(name)}")
             self._control.execute(f"ALTER TABLE {qualified(loaded)} RENAME TO {quote(name.name)}")
             catalog.move_tags(self._control, loaded, name)
+            for attachment in (a for a in late if a.problem is None):
+                try:
+                    self._control.execute(attachment.definition)
+                except RowferryError as error:
+                    raise TargetError(
+                        f"its {attachment} cannot be made on the table that takes its place: {error.message}",
+                        table=str(name),
+                        hint="drop it, and go on",
+                    ) from None
 
     def merge(self, staged: TableName, table: Table, columns: Sequence[str]) -> int:
         names = ", ".join(map(quote, columns))

@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -23,7 +23,7 @@ from rowferry.adapters.files.wire import TABLE_KEY, PartWriter, failures, publis
 from rowferry.adapters.protocol import Block, Ledger, TargetOptions, WriteRequest
 from rowferry.adapters.queue import ChunkQueue
 from rowferry.errors import ConfigError, DataError, LedgerError, OutcomeUnknownError, SourceError, TargetError
-from rowferry.model import ChunkRow, Column, ColumnPlan, Endpoint, Refusal, Table, TableName
+from rowferry.model import Attachment, ChunkRow, Column, ColumnPlan, Endpoint, Refusal, Table, TableName
 from rowferry.types import Type, arrow_field, dump
 
 #: The job's name of files that a repair writes.
@@ -74,6 +74,12 @@ class FilesTarget:
     def obstacles(self, table: Table, mode: str, together: Collection[TableName]) -> list[str]:
         """Nothing hangs on a folder."""
         return []
+
+    def attachments(self, table: Table, together: Mapping[TableName, Table]) -> list[Attachment]:
+        return []
+
+    def attach(self, table: Table, loaded: TableName, places: Mapping[TableName, TableName], trial: bool) -> None:
+        """Nothing: files have no indexes."""
 
     def missing_privileges(self, tables: Sequence[Table], creating: Sequence[TableName]) -> list[str]:
         path = os.path.abspath(self._folder.path)
@@ -168,7 +174,7 @@ class FilesTarget:
             sync_folder(self._folder.path)
             shutil.rmtree(grave)
 
-    def swap(self, loaded: TableName, name: TableName) -> None:
+    def swap(self, loaded: TableName, name: TableName, attachments: Sequence[Attachment] = ()) -> None:
         """Two renames; run again after a crash between them, the second is all that is left to do."""
         new, place = self._folder.folder_of(loaded), self._folder.folder_of(name)
         if not os.path.isdir(new):

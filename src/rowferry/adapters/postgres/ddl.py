@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 from rowferry.adapters.postgres import types
+from rowferry.adapters.postgres.attached import Attachments
 from rowferry.adapters.postgres.catalog import LITERAL_DEFAULT, Catalog, from_table
 from rowferry.adapters.postgres.control import Control
 from rowferry.adapters.postgres.dependents import dependents, obstacles, referencing
 from rowferry.adapters.postgres.quoting import ident, idents, literal, qualified, schema_of
 from rowferry.errors import RefusedError, TargetError
-from rowferry.model import Column, Refusal, Table, TableName
+from rowferry.model import Attachment, Column, Refusal, Table, TableName
 from rowferry.types import Type
 
 #: Literals that mean the same in every engine's SQL.
@@ -78,6 +79,7 @@ class Definer:
     def __init__(self, control: Control, catalog: Catalog) -> None:
         self._control = control
         self._catalog = catalog
+        self._attachments = Attachments(self._query, control.session.version)
 
     def _query(self, sql: str) -> list[tuple[Any, ...]]:
         return self._control.execute(sql)
@@ -236,11 +238,20 @@ class Definer:
     def drop(self, name: TableName) -> None:
         self._query(f"DROP TABLE IF EXISTS {qualified(name)}")
 
-    def swap(self, loaded: TableName, name: TableName) -> None:
-        """Drops ``name`` and gives ``loaded`` its name, key name, owner and grants; in one transaction."""
+    def attachments(self, table: Table, together: Mapping[TableName, Table]) -> list[Attachment]:
+        return self._attachments.of(table, together)
+
+    def attach(self, table: Table, loaded: TableName, places: Mapping[TableName, TableName], trial: bool) -> None:
+        self._attachments.attach(table, loaded, places, trial)
+
+    def swap(self, loaded: TableName, name: TableName, attachments: Sequence[Attachment]) -> None:
+        """Drops ``name`` and gives ``loaded`` its name, and all that the old table has beside its columns; in one
+        transaction."""
         old, new = literal(qualified(name)), literal(qualified(loaded))
         if self._query(f"SELECT to_regclass({new}) IS NULL")[0][0] is True:
             raise TargetError("the loaded table is not there (any more)", table=str(loaded))
+        late: list[Attachment] = []
+        key = None
         if self._query(f"SELECT to_regclass({old}) IS NOT NULL")[0][0] is True:
             # The plan has asked already; what hangs on the table now came while the job ran.
             if found := dependents(self._query, name):
@@ -249,30 +260,22 @@ class Definer:
                     table=str(name),
                     hint="use --mode truncate",
                 )
-            grants = self._grants(name)
+            made = dataclasses.replace(self._table(loaded), name=name)
+            if lost := self._attachments.lost(made, attachments):
+                raise TargetError(
+                    f"made or changed on it since the job began, and lost if it were replaced: {', '.join(lost)}",
+                    table=str(name),
+                    hint="drop that and go on, or start the job anew",
+                )
+            late = self._attachments.late(made)
+            key = self._attachments.key_name(name) if self._table(name).primary_key == made.primary_key else None
             self._query(f"DROP TABLE {qualified(name)}")
-        else:
-            grants = []
         self._query(f"ALTER TABLE {qualified(loaded)} RENAME TO {ident(name.name)}")
-        self._rename_made(loaded, name)
-        for grant in grants:
-            self._query(grant)
+        self._rename_made(loaded, name, key)
+        self._attachments.settle(attachments, late, loaded, name)
 
-    def _grants(self, name: TableName) -> list[str]:
-        """Statements that give the new table the old one's privileges."""
-        rows = self._query(
-            "SELECT g.privilege_type, CASE WHEN g.grantee = 0 THEN 'PUBLIC' ELSE quote_ident(r.rolname) END, "
-            "g.is_grantable FROM pg_class c CROSS JOIN LATERAL aclexplode(c.relacl) g "
-            "LEFT JOIN pg_roles r ON r.oid = g.grantee "
-            f"WHERE c.oid = {literal(qualified(name))}::regclass AND g.grantee <> c.relowner"
-        )
-        return [
-            f"GRANT {privilege} ON {qualified(name)} TO {role}{' WITH GRANT OPTION' if grantable is True else ''}"
-            for privilege, role, grantable in rows
-        ]
-
-    def _rename_made(self, loaded: TableName, name: TableName) -> None:
-        """Key, index and sequence names that PostgreSQL made from the loading name."""
+    def _rename_made(self, loaded: TableName, name: TableName, key: str | None) -> None:
+        """Key and sequence names that PostgreSQL made from the loading name. key: what the key is to be called."""
         rows = self._query(
             "SELECT 'TABLE', conname::text FROM pg_constraint "
             f"WHERE conrelid = {literal(qualified(name))}::regclass AND contype = 'p' UNION ALL "
@@ -280,7 +283,7 @@ class Definer:
             f"WHERE d.refclassid = 'pg_class'::regclass AND d.refobjid = {literal(qualified(name))}::regclass"
         )
         for kind, made in rows:
-            wanted = made.replace(loaded.name, name.name, 1)
+            wanted = key if key is not None and kind == "TABLE" else made.replace(loaded.name, name.name, 1)
             if wanted == made or len(wanted.encode()) > 63:
                 continue
             taken = TableName(name.schema, wanted)

@@ -21,7 +21,10 @@ LEFT JOIN pg_class c ON c.oid = coalesce(pg_partition_root(k.conrelid), k.conrel
 LEFT JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE d.refclassid = 'pg_class'::regclass AND d.refobjid = {table}::regclass AND d.deptype = 'n'
   AND d.classid IN ('pg_rewrite'::regclass, 'pg_constraint'::regclass, 'pg_proc'::regclass, 'pg_class'::regclass)
-  AND k.conrelid IS DISTINCT FROM d.refobjid ORDER BY 1
+  AND k.conrelid IS DISTINCT FROM d.refobjid
+  AND NOT (d.classid = 'pg_rewrite'::regclass
+           AND EXISTS (SELECT FROM pg_rewrite w WHERE w.oid = d.objid AND w.ev_class = d.refobjid))
+ORDER BY 1
 """
 _REFERENCING = """
 SELECT DISTINCT n.nspname, c.relname, r.nspname, t.relname, has_table_privilege(c.oid, 'SELECT')

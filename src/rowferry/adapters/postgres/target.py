@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import weakref
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import pyarrow as pa
 
@@ -21,7 +21,7 @@ from rowferry.adapters.protocol import Block, Ledger, Source, SourceOptions, Tar
 from rowferry.adapters.sql_ledger import LedgerNames, SqlLedger
 from rowferry.adapters.transactions import atomic
 from rowferry.errors import RowferryError, TargetError
-from rowferry.model import Column, ColumnPlan, Endpoint, Refusal, Table, TableName
+from rowferry.model import Attachment, Column, ColumnPlan, Endpoint, Refusal, Table, TableName
 from rowferry.types import Type
 
 
@@ -121,9 +121,17 @@ class PostgresTarget:
         with self._lock, _at(name):
             self._fresh().drop(name)
 
-    def swap(self, loaded: TableName, name: TableName) -> None:
+    def attachments(self, table: Table, together: Mapping[TableName, Table]) -> list[Attachment]:
+        with self._lock, _at(table.name):
+            return self._fresh().attachments(table, together)
+
+    def attach(self, table: Table, loaded: TableName, places: Mapping[TableName, TableName], trial: bool) -> None:
+        with self._lock, _at(table.name), self._transaction():
+            self._fresh().attach(table, loaded, places, trial)
+
+    def swap(self, loaded: TableName, name: TableName, attachments: Sequence[Attachment] = ()) -> None:
         with self._lock, _at(name), self._transaction():
-            self._fresh().swap(loaded, name)
+            self._fresh().swap(loaded, name, attachments)
 
     def merge(self, staged: TableName, table: Table, columns: Sequence[str]) -> int:
         with self._lock, _at(table.name), self._transaction():

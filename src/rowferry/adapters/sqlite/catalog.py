@@ -327,12 +327,12 @@ def children_with_rows(session: Session, name: TableName, without: Collection[Ta
     return out
 
 
-def made_indexes(session: Session, name: TableName) -> list[tuple[str, set[str]]]:
+def made_indexes(session: Session, name: str) -> list[tuple[str, set[str]]]:
     """The table's CREATE INDEXes, each with the columns that it names itself (not those within expressions)."""
     rows = session.execute(
         "SELECT name FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL AND tbl_name = ? COLLATE NOCASE "
         "ORDER BY name",
-        (name.name,),
+        (name,),
     )
     return [
         (index, {row[2] for row in session.execute(f"PRAGMA main.index_info({quote(index)})") if row[2] is not None})

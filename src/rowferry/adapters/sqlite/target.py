@@ -8,10 +8,11 @@ reading and converting until its queue is full.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import itertools
 import os
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -20,12 +21,12 @@ from rowferry import limits
 from rowferry.adapters import sql_ledger
 from rowferry.adapters.protocol import Block, Ledger, TargetOptions, WriteRequest
 from rowferry.adapters.queue import ChunkQueue
-from rowferry.adapters.sqlite import catalog, nested
+from rowferry.adapters.sqlite import attached, catalog, nested
 from rowferry.adapters.sqlite.source import SqliteSource
 from rowferry.adapters.sqlite.types import NESTED, kept_declaration, literal_fits, plan_type, write_spec
 from rowferry.adapters.sqlite.wire import File, ProcessLock, Session, SqliteFailure, UnfitValue, error_of, quote
 from rowferry.errors import ConfigError, DataError, RowferryError, TargetError
-from rowferry.model import ChunkRow, Column, ColumnPlan, Endpoint, Refusal, Table, TableName
+from rowferry.model import Attachment, ChunkRow, Column, ColumnPlan, Endpoint, Refusal, Table, TableName
 from rowferry.types import FLOATS, Type
 
 _LEDGER = sql_ledger.LedgerNames(
@@ -191,24 +192,21 @@ class SqliteTarget:
     def obstacles(self, table: Table, mode: str, together: Collection[TableName]) -> list[str]:
         """SQLite would let children be orphaned here (foreign_keys is off while rows arrive): we do not."""
         found: list[str] = self._session.call(lambda s: catalog.children_with_rows(s, table.name, together))
-        out = [
+        return [
             f"rows of {child!r} point to it by a foreign key; copy that table in the same job, empty it first, or "
             "choose --mode upsert"
             for child in found
         ]
-        if mode == "replace":
-            kept = {c.name.lower() for c in table.columns}
-            indexes: list[tuple[str, set[str]]] = self._session.call(lambda s: catalog.made_indexes(s, table.name))
-            for index, columns in indexes:
-                gone = sorted(c for c in columns if c.lower() not in kept)
-                if gone:
-                    out.append(f"its index {index!r} is of {', '.join(gone)}, which the new table has not")
-        return out
+
+    def attachments(self, table: Table, together: Mapping[TableName, Table]) -> list[Attachment]:
+        found: list[Attachment] = self._session.call(lambda s: attached.attachments(s, table))
+        return found
 
     def create_table(self, table: Table, name: TableName, source_engine: str) -> None:
         columns = [_column_sql(table, column) for column in table.columns]
         if table.primary_key and _rowid_key(table) is None:
             columns.append(f"PRIMARY KEY ({_names(table.primary_key)})")
+        columns += attached.declared(table)
 
         def create(session: Session) -> None:
             session.execute(f"CREATE TABLE IF NOT EXISTS {_place(name)} ({', '.join(columns)})")
@@ -229,26 +227,34 @@ class SqliteTarget:
 
         self._session.atomic(drop)
 
-    def swap(self, loaded: TableName, name: TableName) -> None:
+    def attach(self, table: Table, loaded: TableName, places: Mapping[TableName, TableName], trial: bool) -> None:
+        """Nothing: constraints are made with the table, indexes and triggers under its own name, in the swap."""
+
+    def swap(self, loaded: TableName, name: TableName, attachments: Sequence[Attachment] = ()) -> None:
         """In one transaction; indexes and triggers of the old table are made again on the new one."""
 
         def swap(session: Session) -> None:
             if catalog.shape_of(session, loaded) is None:
                 return
-            kept = session.execute(
-                "SELECT name, sql FROM sqlite_master WHERE tbl_name = ? COLLATE NOCASE "
-                "AND type IN ('index', 'trigger') AND sql IS NOT NULL ORDER BY type",
-                (name.name,),
-            )
+            made = catalog.describe(session, loaded, census=False, as_target=True)
+            assert made is not None
+            found = attached.lost(session, dataclasses.replace(made, name=name), tuple(attachments))
+            if found:
+                raise TargetError(
+                    f"made on it since the job began, and lost if it were replaced: {', '.join(found)}",
+                    table=str(name),
+                    hint="drop that and go on, or start the job anew",
+                )
+            kept = attached.made_again(session, dataclasses.replace(made, name=name))
             session.execute(f"DROP TABLE IF EXISTS {_place(name)}")
             session.execute(f"ALTER TABLE {_place(loaded)} RENAME TO {quote(name.name)}")
             catalog.move_tags(session, loaded, name)
-            for what, sql in kept:
+            for attachment in kept:
                 try:
-                    session.execute(sql)
+                    session.execute(attachment.definition)
                 except RowferryError as error:
                     raise TargetError(
-                        f"{what!r} of the replaced table does not fit the new one: {error.message}",
+                        f"{attachment.name!r} of the replaced table does not fit the new one: {error.message}",
                         table=str(name),
                         hint="drop it, and start again",
                     ) from None
