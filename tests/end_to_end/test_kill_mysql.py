@@ -76,6 +76,31 @@ class PostgresToMysql(Pair):
         assert left == [], "a table of rowferry's own was left behind"
 
 
+class PostgresReplacingInMysql(PostgresToMysql):
+    """A table with an index and a foreign key is replaced: every step of DDL that there is."""
+
+    def __init__(self, request: pytest.FixtureRequest, folder: pathlib.Path) -> None:
+        super().__init__(request, folder)
+        self.arguments += ["--mode", "replace", "--job", "killed"]
+
+    def fresh(self) -> None:
+        super().fresh()
+        self.server.execute(
+            "create table kept (id bigint primary key)",
+            f"insert into kept select seq from seq_1_to_{ROWS}",
+            "create table big (id bigint primary key, t varchar(50), n int, key by_t (t), "
+            "constraint to_kept foreign key (id) references kept (id))",
+            "insert into big values (1, 'old', 0)",
+            database=self.database,
+        )
+
+    def check(self, run: Any) -> None:
+        super().check(run)
+        made = self.server.execute("show create table big", database=self.database)[0][1]
+        assert "KEY `by_t` (`t`" in made and "CONSTRAINT `to_kept` FOREIGN KEY (`id`) REFERENCES `kept`" in made, made
+        assert "rowferry" not in made, made
+
+
 class SqliteAppendingToMysql(PostgresToMysql):
     """Rows are added to a table that has some; the one without a key is staged and added at the end."""
 
@@ -141,12 +166,13 @@ class MysqlToPostgres(Pair):
 
 KINDS: dict[str, Callable[[pytest.FixtureRequest, pathlib.Path], Pair]] = {
     "postgres_mysql": PostgresToMysql,
+    "replace_mysql": PostgresReplacingInMysql,
     "append_mysql": SqliteAppendingToMysql,
     "mysql_postgres": MysqlToPostgres,
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["replace_mysql", "append_mysql", "mysql_postgres"])
 def test_kill_at_every_failpoint_then_again_ends_exact(
     kind: str, request: pytest.FixtureRequest, tmp_path: pathlib.Path
 ) -> None:
@@ -156,7 +182,7 @@ def test_kill_at_every_failpoint_then_again_ends_exact(
     assert places > 12, "too few places for a crash between any two steps to be met"
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["postgres_mysql", "append_mysql", "mysql_postgres"])
 def test_kill_twice_at_random_instants_then_again_ends_exact(
     kind: str, request: pytest.FixtureRequest, tmp_path: pathlib.Path
 ) -> None:

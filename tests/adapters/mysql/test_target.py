@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -144,43 +145,119 @@ def test_truncate_of_a_parent_waits_until_its_children_have_no_rows(target: Any,
 
 def test_swap_goes_on_from_wherever_it_stopped(target: Any, sql: Any) -> None:
     loaded = TableName(None, "rowferry_new_deadbeef_0")
+    sql("CREATE TABLE p (id int PRIMARY KEY)", "INSERT INTO p VALUES (1)")
 
-    def prepare() -> None:
+    def prepare() -> Table:
         sql("DROP TABLE IF EXISTS t, rowferry_new_deadbeef_0, rowferry_stage_deadbeef_0")
-        sql("CREATE TABLE t (old int)")
-        target.create_table(table_of(target, {"new": Type("interval")}), loaded, "postgres")
-        sql("INSERT INTO rowferry_new_deadbeef_0 VALUES ('P1M')")
+        sql(
+            "CREATE TABLE t (new int, more varchar(20), KEY more_first (more(3), new), UNIQUE KEY one (new), "
+            "CONSTRAINT up FOREIGN KEY (new) REFERENCES p (id) ON DELETE CASCADE, CONSTRAINT few CHECK (new < 10)) "
+            "COMMENT='it''s kept'"
+        )
+        made = table_of(target, {"new": Type("int32"), "more": Type("interval")})
+        target.create_table(made, loaded, "postgres")
+        sql("INSERT INTO rowferry_new_deadbeef_0 VALUES (1, 'P1M')")
+        found = target.attachments(made, {})
+        assert [(a.kind, a.name, a.problem) for a in found] == [
+            ("index", "one", None), ("index", "more_first", None), ("check constraint", "few", None),
+            ("foreign key", "up", None), ("comment on", "t", None),
+        ]  # fmt: skip
+        return dataclasses.replace(made, attachments=tuple(found))
+
+    def go(table: Table) -> None:
+        target.attach(table, loaded, {T: loaded}, False)
+        target.swap(loaded, T, table.attachments)
 
     # Each statement in turn is the last one before a crash.
-    for statements in range(1, 20):
-        prepare()
+    for statements in range(1, 40):
+        table = prepare()
         control, ran = target._definer._control, list[str]()
         original = control.execute
 
-        def execute(
-            text: str, params: Any = (), ran: Any = ran, original: Any = original, last: int = statements
-        ) -> Any:
-            if len(ran) == last:
+        def execute(text: str, params: Any = (), ran: Any = ran, original: Any = original, n: int = statements) -> Any:
+            if len(ran) == n:
                 raise TargetError("died here")
             ran.append(text)
             return original(text, params)
 
         control.execute = execute
         try:
-            target.swap(loaded, T)
+            go(table)
         except TargetError as error:
             assert "died here" in str(error)
         finally:
             control.execute = original
-        target.swap(loaded, T)
-        target.set_sequences(described(target))
-        assert [row[0] for row in sql("SHOW TABLES")] == ["rowferry_columns", "t"]
-        assert [c.name for c in described(target).columns] == ["new"]
-        assert described(target).column("new").type == Type("interval")
-        assert "COMMENT" not in sql("SHOW CREATE TABLE t")[0][1]
+        if sql("SHOW TABLES LIKE 'rowferry\\_new%'"):
+            target.attach(table, loaded, {T: loaded}, False)
+        target.swap(loaded, T, table.attachments)
+        target.set_sequences(table)
+        assert [row[0] for row in sql("SHOW TABLES")] == ["p", "rowferry_columns", "t"]
+        assert described(target).column("more").type == Type("interval")
+        shown = sql("SHOW CREATE TABLE t")[0][1]
+        assert "COMMENT='it''s kept'" in shown and "rowferry" not in shown, shown
+        for part in ("UNIQUE KEY `one` (`new`)", "KEY `more_first` (`more`(3),`new`)", "CONSTRAINT `few` CHECK",
+                     "CONSTRAINT `up` FOREIGN KEY (`new`) REFERENCES `p` (`id`) ON DELETE CASCADE"):  # fmt: skip
+            assert part in shown, shown
+        assert sql("SELECT new FROM t") == [(1,)]
         if len(ran) < statements:
             return
     raise AssertionError("no end of statements")
+
+
+def test_replace_keeps_indexes_and_foreign_keys_of_tables_that_go_together(
+    sql: Any, url: str, postgres_database: Callable[[], str]
+) -> None:
+    import psycopg
+
+    source = postgres_database()
+    with psycopg.connect(source, autocommit=True) as c:
+        c.execute("create table parent (id int primary key, v text)")
+        c.execute("create table child (id int primary key, p int, up int)")
+        c.execute("insert into parent select g, 'x' from generate_series(1, 50) g")
+        c.execute("insert into child select g, g, 1 from generate_series(1, 50) g")
+    sql("CREATE TABLE parent (id int PRIMARY KEY, v varchar(10), KEY v (v))")
+    sql(
+        "CREATE TABLE child (id int PRIMARY KEY, p int, up int, "
+        "CONSTRAINT to_p FOREIGN KEY (p) REFERENCES parent (id), "
+        "CONSTRAINT to_self FOREIGN KEY (up) REFERENCES child (id))",
+        "INSERT INTO parent VALUES (7, 'old')",
+    )
+    report = rowferry.copy(source, url, mode="replace", verify=True)
+    assert report.exit_code == 0
+    child, parent = (sql(f"SHOW CREATE TABLE {t}")[0][1] for t in ("child", "parent"))
+    assert "CONSTRAINT `to_p` FOREIGN KEY (`p`) REFERENCES `parent` (`id`)" in child, child
+    assert "CONSTRAINT `to_self` FOREIGN KEY (`up`) REFERENCES `child` (`id`)" in child, child
+    assert "KEY `v` (`v`" in parent and "rowferry" not in parent + child
+    with pytest.raises(Exception, match="foreign key"):
+        sql("DELETE FROM parent WHERE id = 3")
+
+
+def test_replace_of_a_table_with_what_would_be_lost_is_refused(target: Any, sql: Any) -> None:
+    sql(
+        "CREATE TABLE t (a int, gone int, KEY of_gone (gone))",
+        "CREATE TRIGGER x BEFORE INSERT ON t FOR EACH ROW SET @a = 1",
+    )
+    made = table_of(target, {"a": Type("int32")})
+    found = {(a.kind, a.name): a.problem for a in target.attachments(made, {})}
+    assert "it is of gone" in (found["index", "of_gone"] or "") and found["trigger", "x"]
+    sql("DROP TABLE t", "CREATE TABLE t (a int) PARTITION BY HASH (a) PARTITIONS 2")
+    assert [a.kind for a in target.attachments(made, {})] == ["partitioning"]
+    sql("DROP TABLE t", "CREATE TABLE t (a int, KEY later (a))")
+    target.create_table(made, TableName(None, "rowferry_new_deadbeef_0"), "postgres")
+    with pytest.raises(TargetError, match="made or changed on it since the job began"):
+        target.swap(TableName(None, "rowferry_new_deadbeef_0"), T, ())
+    assert sql("SHOW TABLES LIKE 't'") == [("t",)]
+
+
+def test_trial_tells_what_cannot_be_made_and_leaves_nothing(target: Any, sql: Any) -> None:
+    sql("CREATE TABLE t (a varchar(10), FULLTEXT KEY words (a))")
+    made = table_of(target, {"a": Type("int32")})
+    loaded = TableName(None, "rowferry_new_deadbeef_0")
+    target.create_table(made, loaded, "postgres")
+    table = dataclasses.replace(made, attachments=tuple(target.attachments(made, {})))
+    with pytest.raises(RefusedError, match="index 'words' cannot be made"):
+        target.attach(table, loaded, {}, True)
+    assert {row[0] for row in sql("SHOW TABLES")} == {"t", loaded.name}
 
 
 def test_swap_without_a_loaded_table_is_refused(target: Target, sql: Any) -> None:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from rowferry.adapters.mysql import catalog, failure, tags, types
+from rowferry.adapters.mysql.attached import Attachments, comment_of
 from rowferry.adapters.mysql.control import Control
 from rowferry.adapters.mysql.declared import BLOBS, SPATIAL, parse
 from rowferry.adapters.mysql.making import collation
 from rowferry.adapters.mysql.quoting import literal, qualified, quote, quotes
 from rowferry.adapters.mysql.session import MysqlSession
 from rowferry.errors import RefusedError, RowferryError, TargetError
-from rowferry.model import Column, Table, TableName
+from rowferry.model import Attachment, Column, Table, TableName
 
 #: Literals that mean the same in every engine's SQL.
 _COMMON_DEFAULT = re.compile(r"-?\d+(\.\d+)?|true|false|'(?:[^'\\]|'')*'", re.I)
@@ -47,6 +49,7 @@ class Definer:
     def __init__(self, control: Control, database: str) -> None:
         self._control = control
         self._database = database
+        self._attached = Attachments(self._query, lambda: self._session.flavour.mariadb)
 
     @property
     def _session(self) -> MysqlSession:
@@ -198,7 +201,13 @@ class Definer:
 
     # -- swap and merge
 
-    def swap(self, loaded: TableName, name: TableName) -> None:
+    def attachments(self, table: Table, together: Mapping[TableName, Table]) -> list[Attachment]:
+        return self._attached.of(table, together)
+
+    def attach(self, table: Table, loaded: TableName, places: Mapping[TableName, TableName], trial: bool) -> None:
+        self._attached.attach(table, loaded, places, trial)
+
+    def swap(self, loaded: TableName, name: TableName, attachments: Sequence[Attachment]) -> None:
         """Puts ``loaded`` in the place of ``name`` in one statement (RENAME TABLE), then drops the old one.
 
         A table that foreign keys point to is refused: they would follow the old one.
@@ -209,7 +218,8 @@ class Definer:
             there = self._comment(name) is not None
             if there:
                 self._refuse_referenced(name)
-                self._refuse_history(old)
+                self._refuse_changed(loaded, name, attachments)
+                self.drop(old)  # what an abandoned swap left under the name that the old table gets
             # Both names have the tags until the end; a tag counts only for a column of its type.
             tags.write(self._session, name, tags.read(self._session, loaded))
             self._query(f"ALTER TABLE {qualified(loaded)} COMMENT = {literal(mark)}")
@@ -218,7 +228,18 @@ class Definer:
         elif self._comment(name) != mark:
             raise TargetError("the loaded table is not there (any more)", table=str(loaded))
         self.drop(old)
+        self._attached.settle(attachments, loaded, name)
         tags.forget(self._session, loaded)
+
+    def _refuse_changed(self, loaded: TableName, name: TableName, attachments: Sequence[Attachment]) -> None:
+        made = self.describe(loaded)
+        assert made is not None
+        if lost := self._attached.lost(dataclasses.replace(made, name=name), attachments):
+            raise TargetError(
+                f"made or changed on it since the job began, and lost if it were replaced: {', '.join(lost)}",
+                table=str(name),
+                hint="drop that and go on, or start the job anew",
+            )
 
     def _comment(self, name: TableName) -> str | None:
         found = self._query(_COMMENT, name.schema, name.name)
@@ -233,11 +254,6 @@ class Definer:
                 table=str(name),
                 hint="use --mode truncate",
             )
-
-    def _refuse_history(self, old: TableName) -> None:
-        """What an abandoned swap left under the name that the old table gets."""
-        if self._comment(old) is not None:
-            self.drop(old)
 
     def merge(self, staged: TableName, table: Table, columns: Sequence[str]) -> int:
         """Adds all staged rows; the staged table goes once that is committed (dropping it commits)."""
@@ -266,7 +282,7 @@ class Definer:
         """Moves AUTO_INCREMENT above the largest value, never back."""
         name = table.name
         if (self._comment(name) or "").startswith(_SWAPPED):
-            self._query(f"ALTER TABLE {qualified(name)} COMMENT = ''")
+            self._query(f"ALTER TABLE {qualified(name)} COMMENT = {literal(comment_of(table))}")
         for column, following in self._query(_AUTO, name.schema, name.name):
             value = self._query(f"SELECT max({quote(str(column))}) FROM {qualified(name)}")[0][0]
             if value is not None and int(value) > 0 and int(following or 1) <= int(value):

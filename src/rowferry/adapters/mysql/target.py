@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import weakref
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -24,7 +24,7 @@ from rowferry.adapters.protocol import Block, Ledger, Source, SourceOptions, Tar
 from rowferry.adapters.sql_ledger import LedgerNames, SqlLedger
 from rowferry.adapters.transactions import atomic
 from rowferry.errors import ConfigError, RowferryError, TargetError
-from rowferry.model import Column, ColumnPlan, Endpoint, Refusal, Table, TableName
+from rowferry.model import Attachment, Column, ColumnPlan, Endpoint, Refusal, Table, TableName
 from rowferry.types import Type
 
 LEDGER_TABLES = ("rowferry_jobs", "rowferry_steps", "rowferry_chunks")
@@ -188,9 +188,17 @@ class MysqlTarget:
         with self._lock, _at(name):
             self._definer.drop(name)
 
-    def swap(self, loaded: TableName, name: TableName) -> None:
+    def attachments(self, table: Table, together: Mapping[TableName, Table]) -> list[Attachment]:
+        with self._lock, _at(table.name):
+            return self._definer.attachments(table, together)
+
+    def attach(self, table: Table, loaded: TableName, places: Mapping[TableName, TableName], trial: bool) -> None:
+        with self._lock, _at(table.name):
+            self._definer.attach(table, loaded, places, trial)
+
+    def swap(self, loaded: TableName, name: TableName, attachments: Sequence[Attachment] = ()) -> None:
         with self._lock, _at(name):
-            self._definer.swap(loaded, name)
+            self._definer.swap(loaded, name, attachments)
 
     def merge(self, staged: TableName, table: Table, columns: Sequence[str]) -> int:
         with self._lock, _at(table.name), atomic(self._control, self._control.within):
