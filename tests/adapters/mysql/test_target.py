@@ -238,8 +238,10 @@ def test_replace_of_a_table_with_what_would_be_lost_is_refused(target: Any, sql:
         "CREATE TRIGGER x BEFORE INSERT ON t FOR EACH ROW SET @a = 1",
     )
     made = table_of(target, {"a": Type("int32")})
-    found = {(a.kind, a.name): a.problem for a in target.attachments(made, {})}
-    assert "it is of gone" in (found["index", "of_gone"] or "") and found["trigger", "x"]
+    found = {(a.kind, a.name): (a.problem, a.minor) for a in target.attachments(made, {})}
+    assert found["index", "of_gone"] == ("it goes with gone", True)
+    assert "it is of gone" in (found["index", "of_both"][0] or "") and not found["index", "of_both"][1]
+    assert found["trigger", "x"][0] and not found["trigger", "x"][1]
     sql("DROP TABLE t", "CREATE TABLE t (a int) PARTITION BY HASH (a) PARTITIONS 2")
     assert [a.kind for a in target.attachments(made, {})] == ["partitioning"]
     sql("DROP TABLE t", "CREATE TABLE t (a int, KEY later (a))")

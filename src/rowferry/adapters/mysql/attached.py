@@ -8,6 +8,7 @@ their own once the old table is gone. Rights hang on the table's name, and stay.
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -226,14 +227,16 @@ def _columns_in(definition: str) -> list[str]:
 
 def _examined(a: Attachment, have: set[str], together: Mapping[TableName, Table]) -> Attachment:
     """With its problem, if it has one on the table that takes its place."""
-    gone = [c for c in _columns_in(a.head if a.kind == _FOREIGN_KIND else a.definition) if c.lower() not in have]
-    problem = f"it is of {', '.join(gone)}, which the table that takes its place has not" if gone else None
-    parent = together.get(a.parent) if a.parent is not None and problem is None else None
-    if parent is not None:
-        columns = tuple(_columns_in(a.definition))
-        if not any(columns == key[: len(columns)] for key in (parent.primary_key, *parent.unique_keys)):
-            problem = f"it points to ({', '.join(columns)}) of {a.parent}, which is no key of what replaces that"
-    return Attachment(a.kind, a.name, a.definition, a.head, a.parent, problem)
+    columns = _columns_in(a.head if a.kind == _FOREIGN_KIND else a.definition)
+    known = a.of_columns(columns, [c for c in columns if c.lower() in have])
+    parent = together.get(a.parent) if a.parent is not None and known.problem is None else None
+    if parent is None:
+        return known
+    referred = tuple(_columns_in(a.definition))
+    if any(referred == key[: len(referred)] for key in (parent.primary_key, *parent.unique_keys)):
+        return known
+    problem = f"it points to ({', '.join(referred)}) of {a.parent}, which is no key of what replaces that"
+    return dataclasses.replace(known, problem=problem)
 
 
 def _index_clauses(wanted: Sequence[Attachment], there: Mapping[tuple[str, str], Attachment]) -> list[str]:
