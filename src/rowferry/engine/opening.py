@@ -65,3 +65,32 @@ def target_to_plan_for(request: Request) -> Iterator[Target]:
         scratch = dataclasses.replace(request.target, path=os.path.join(folder, "empty"))
         with target_of(dataclasses.replace(request, target=scratch)) as target:
             yield target
+
+
+class PlannedTarget:
+    """A target that is planned for first and written after. A server is opened once, since opening writes nothing
+    there; a file is closed between, so that a copy that is refused leaves none behind."""
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+        self._open = contextlib.ExitStack()
+        self._server = registry.capabilities(request.target.engine).server
+        self._target: Target | None = None
+
+    def __enter__(self) -> PlannedTarget:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._open.close()
+
+    def to_plan_for(self) -> Target:
+        opened = target_of(self._request) if self._server else target_to_plan_for(self._request)
+        self._target = self._open.enter_context(opened)
+        return self._target
+
+    def to_write(self) -> Target:
+        """The target to write to; what :meth:`to_plan_for` gave is of no use any more."""
+        if self._target is None or not self._server:
+            self._open.close()
+            self._target = self._open.enter_context(target_of(self._request))
+        return self._target

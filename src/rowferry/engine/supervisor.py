@@ -91,15 +91,19 @@ class Copy:
 
     def attempt(self) -> Report:
         request = self._request
-        with Cutter(self._stop) as cutter, opening.source_of(request) as source:
+        with (
+            Cutter(self._stop) as cutter,
+            opening.source_of(request) as source,
+            opening.PlannedTarget(request) as planned,
+        ):
             cutter.watch(source)
-            with opening.target_to_plan_for(request) as target:
-                cutter.watch(target)
-                opening.check_places(source, target)
-                job = self._find(target) if target.ledger.open(create=False) else None
-                if job is not None and job.state == "finished":
-                    return self._finished_before(job)
-                findings = None if job else planner.plan_copy(source, target, request)
+            target = planned.to_plan_for()
+            cutter.watch(target)
+            opening.check_places(source, target)
+            job = self._find(target) if target.ledger.open(create=False) else None
+            if job is not None and job.state == "finished":
+                return self._finished_before(job)
+            findings = None if job else planner.plan_copy(source, target, request)
             if findings is not None:
                 self._notes = list(findings.notes)
                 if reasons := findings.sentences():
@@ -107,9 +111,9 @@ class Copy:
                     more = f"; and {len(reasons) - REASONS_SHOWN} more" if len(reasons) > REASONS_SHOWN else ""
                     raise RefusedError(f"refused: {shown}{more}", hint="rowferry plan shows them all" if more else None)
             self._check_stop()
-            with opening.target_of(request) as target:
-                cutter.watch(target)
-                return self._with_lock(source, target, findings, job)
+            target = planned.to_write()
+            cutter.watch(target)
+            return self._with_lock(source, target, findings, job)
 
     def _check_stop(self) -> None:
         if self._stop.is_set():
