@@ -234,7 +234,7 @@ def test_replace_keeps_indexes_and_foreign_keys_of_tables_that_go_together(
 
 def test_replace_of_a_table_with_what_would_be_lost_is_refused(target: Any, sql: Any) -> None:
     sql(
-        "CREATE TABLE t (a int, gone int, KEY of_gone (gone))",
+        "CREATE TABLE t (a int, gone int, KEY of_gone (gone), KEY of_both (a, gone))",
         "CREATE TRIGGER x BEFORE INSERT ON t FOR EACH ROW SET @a = 1",
     )
     made = table_of(target, {"a": Type("int32")})
