@@ -143,6 +143,14 @@ class Noting(Protocol):
         """Sentences, each once, about what was done otherwise than usual (rows by INSERT, say)."""
 
 
+@runtime_checkable
+class Folding(Protocol):
+    """A target whose server has to be asked whether letter case tells two tables' names apart."""
+
+    def folds_names(self) -> bool:
+        """Whether names of tables that differ in letter case alone are one table's, on this server."""
+
+
 class Reader(Protocol):
     """One connection of a source, in the source's snapshot. Used by one thread at a time."""
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from rowferry import convert, selection
 from rowferry.adapters import registry
-from rowferry.adapters.protocol import Capabilities, ReadRequest, Source, Target
+from rowferry.adapters.protocol import Capabilities, Folding, ReadRequest, Source, Target
 from rowferry.engine import replacing, spelling
 from rowferry.engine.request import Request
 from rowferry.errors import ConfigError
@@ -88,6 +88,8 @@ def choose_tables(source: Source, request: Request) -> list[tuple[TableName, Tab
 def plan_copy(source: Source, target: Target, request: Request) -> Findings:
     """Plans a copy; raises only for a request that names what is not there, or for a failing side."""
     caps = registry.capabilities(request.target.engine)
+    if isinstance(target, Folding) and target.folds_names():
+        caps = dataclasses.replace(caps, names_fold_case=True)
     findings = Findings()
     if request.mode not in caps.modes:
         findings.blockers.append(f"{caps.engine} cannot be a target with --mode {request.mode}")
@@ -142,7 +144,9 @@ def name_problems(names: Sequence[tuple[TableName, TableName]], caps: Capabiliti
             )
         if is_own(name.name):
             problems.append(f"table {str(name)!r}: the name is kept for rowferry's own tables; give it another")
-        folded = (name.schema, name.name.lower() if caps.names_fold_case else name.name)
+        folded = (name.schema, name.name)
+        if caps.names_fold_case:
+            folded = (name.schema and name.schema.lower(), name.name.lower())
         if folded in seen:
             one, its = seen[folded]
             what = f"would both be named {str(name)!r}" if its == name else f"would have one name in {caps.engine}"

@@ -126,6 +126,11 @@ class MysqlTarget:
         with self._lock:
             return server_identity(self._control.session), self._database
 
+    def folds_names(self) -> bool:
+        """Whether `Foo` and `foo` are one table here (lower_case_table_names)."""
+        with self._lock:
+            return self._control.session.variables.get("lower_case_table_names", "0") != "0"
+
     def notes(self) -> tuple[str, ...]:
         """What the report should say of how rows were written."""
         return tuple(self._notes)
