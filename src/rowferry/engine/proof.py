@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import threading
 from collections.abc import Callable, Sequence
@@ -12,6 +11,7 @@ from rowferry.engine.progress import EventHandler, Note, VerifyAdvanced, VerifyF
 from rowferry.engine.report import RowDifference, TableReport
 from rowferry.engine.request import Request
 from rowferry.engine.reread import digest_table
+from rowferry.engine.scan import reading
 from rowferry.engine.verify import TableDifference, verify_tables
 from rowferry.model import Digest, Plan, TablePlan
 
@@ -40,8 +40,7 @@ def prove(
     todo = sorted(whole | stale)
     if not todo:
         return out
-    with contextlib.closing(target.as_source()) as written:
-        written.open_snapshot(request.workers)
+    with reading(target, request.workers) as written:
         for index in todo:
             table, report = plan.tables[index], reports[index]
             name = str(table.source.name)

@@ -7,7 +7,6 @@ first. Whether the tables are equal then is for a second comparison to say, not 
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import threading
 
@@ -18,7 +17,7 @@ from rowferry import limits
 from rowferry.adapters.protocol import Source, Target
 from rowferry.convert import conversion
 from rowferry.engine.narrow import DIGEST, digests_of
-from rowferry.engine.scan import Side, key_is_read
+from rowferry.engine.scan import Side, key_is_read, reading
 from rowferry.engine.transfer import conversion_of
 from rowferry.engine.verify import TableDifference, verify_tables
 from rowferry.errors import DifferenceError, RefusedError, RowferryError, TargetError
@@ -51,8 +50,7 @@ def repair(
         if difference.complete:
             return touched
         left = difference.missing + difference.changed + (difference.extra if delete_extra else 0)
-        with contextlib.closing(target.as_source()) as written:
-            written.open_snapshot(1)
+        with reading(target, 1) as written:
             difference = verify_tables(source, written, [plan], contained=not delete_extra, named_max=0, stop=stop)[0]
         if difference.equal:
             return touched
@@ -197,19 +195,20 @@ class _Repair:
         found: list[pa.RecordBatch] = []
         if len(digests):
             seen: set[bytes] = set()
-            with contextlib.closing(self._target.as_source()) as written:
-                written.open_snapshot(1)
-                with Side(written, self._plan, "target", 1, columns=self._plan.key, stop=self._stop) as side:
-                    digester = side.digester()
+            with (
+                reading(self._target, 1) as written,
+                Side(written, self._plan, "target", 1, columns=self._plan.key, stop=self._stop) as side,
+            ):
+                digester = side.digester()
 
-                    def take(batch: pa.RecordBatch) -> None:
-                        keys, _ = digests_of(digester, batch)
-                        wanted = pc.is_in(keys, value_set=digests)
-                        if pc.any(wanted).as_py():
-                            first = [_first(key, seen) for key in keys.filter(wanted).to_pylist()]
-                            found.append(batch.filter(wanted).filter(pa.array(first, pa.bool_())))
+                def take(batch: pa.RecordBatch) -> None:
+                    keys, _ = digests_of(digester, batch)
+                    wanted = pc.is_in(keys, value_set=digests)
+                    if pc.any(wanted).as_py():
+                        first = [_first(key, seen) for key in keys.filter(wanted).to_pylist()]
+                        found.append(batch.filter(wanted).filter(pa.array(first, pa.bool_())))
 
-                    side.scan([take])
+                side.scan([take])
         if not found:
             return None
         table = pa.Table.from_batches(found).combine_chunks()

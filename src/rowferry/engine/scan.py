@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import pyarrow as pa
 
 from rowferry import limits
-from rowferry.adapters.protocol import Reader, ReadRequest, Source
+from rowferry.adapters.protocol import Reader, ReadRequest, Source, Target
 from rowferry.errors import RowferryError, SourceError, StoppedError, TargetError
 from rowferry.model import Bound, Table, TablePlan
 from rowferry.stages.digest import Digester
@@ -159,6 +159,17 @@ def blamed_on_target() -> Iterator[None]:
         blamed = TargetError(error.message)
         blamed.__dict__.update(error.__dict__)
         raise blamed from error
+
+
+@contextlib.contextmanager
+def reading(target: Target, readers: int) -> Iterator[Source]:
+    """The target as a source, its snapshot open; closed at the end. That it fails is the target's failure."""
+    with blamed_on_target():
+        written = target.as_source()
+    with contextlib.closing(written):
+        with blamed_on_target():
+            written.open_snapshot(readers)
+        yield written
 
 
 def side_of(plan: TablePlan, side: str) -> tuple[Table, tuple[tuple[str, Type], ...], str | None]:

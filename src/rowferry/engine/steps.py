@@ -122,12 +122,10 @@ class StepRunner:
     def _baseline(self, table: TablePlan) -> dict[str, Any]:
         """The target's digest before anything is appended."""
         from rowferry.engine.reread import digest_table
+        from rowferry.engine.scan import reading
 
-        source = self._target.as_source()
-        try:
-            return {"digest": str(digest_table(source, table, "target", 1, stop=self._stop))}
-        finally:
-            source.close()
+        with reading(self._target, 1) as written:
+            return {"digest": str(digest_table(written, table, "target", 1, stop=self._stop))}
 
 
 def baseline_of(steps: list[StepRow], table: int) -> Digest:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
+from collections.abc import Iterator
 from types import TracebackType
 
 from rowferry import limits
@@ -25,6 +27,18 @@ class Cutter:
         """Adds an end; one that cannot be cut (a file) never waits for long."""
         if isinstance(end, Cuttable):
             self._ends.append(end)
+
+    @staticmethod
+    @contextlib.contextmanager
+    def after(end: Source | Target, seconds: float) -> Iterator[None]:
+        """Cuts the end's connections if what is done within takes longer."""
+        timer = threading.Timer(max(seconds, 0), end.cut if isinstance(end, Cuttable) else lambda: None)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
 
     def __enter__(self) -> Cutter:
         self._thread.start()

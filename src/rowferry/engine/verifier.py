@@ -48,6 +48,14 @@ def verify(request: Request, on_event: EventHandler, stop: threading.Event) -> R
     request.check()
     opening.check_ends(request)
     run = Verification(request, on_event, stop)
+    try:
+        return _until_done(run, on_event, stop)
+    except BaseException as error:
+        run.wake(error)
+        raise
+
+
+def _until_done(run: Verification, on_event: EventHandler, stop: threading.Event) -> Report:
     tries = steps = 0
     while True:
         try:
@@ -92,6 +100,8 @@ class Mending:
     rows: dict[int, int] = dataclasses.field(default_factory=dict)
     #: What could not be mended, and why.
     left: list[str] = dataclasses.field(default_factory=list)
+    #: Tables whose triggers are disabled now.
+    silenced: dict[int, TablePlan] = dataclasses.field(default_factory=dict)
 
 
 class Verification:
@@ -257,35 +267,54 @@ class Verification:
         self._second = Look()
 
     def _mend_table(self, source: Source, target: Target, plan: TablePlan, found: TableDifference) -> None:
-        silent = self._is_silenced(plan)
-        if silent:
-            target.disable_triggers(plan.target, True)
         delete_extra = self._request.delete_extra
         if delete_extra and found.extra and not key_is_read(plan):
             # What is missing can be inserted all the same.
             delete_extra = False
             self._leave(f"table {str(plan.target.name)!r} has no key by which its {found.extra:,} extra rows could go")
+        if plan.target.triggers and self._request.target_triggers == "disable":
+            self._mending.silenced[plan.index] = plan  # first: the answer to what disables them may be lost
+            target.disable_triggers(plan.target, True)
         try:
             rows = repair(source, target, plan, found, delete_extra, self._stop)
             self._mending.rows[plan.index] = self._mending.rows.get(plan.index, 0) + rows
         except RefusedError as error:
             # It stays as it is, which the second look says; the other tables are none the worse for it.
             self._leave(f"not repaired: {error}")
-        finally:
-            if silent:
-                target.disable_triggers(plan.target, False)
+        self._enable_triggers(target)
+
+    def _enable_triggers(self, target: Target) -> None:
+        for index, plan in list(self._mending.silenced.items()):
+            target.disable_triggers(plan.target, False)
+            del self._mending.silenced[index]
+
+    def wake(self, error: BaseException) -> None:
+        """The command ends by ``error``: enables what triggers are still disabled, on a connection of its own, and
+        says so where that fails."""
+        until = time.monotonic() + limits.STOP_PATIENCE_S
+        while self._mending.silenced:
+            try:
+                with opening.target_of(self._request) as target, Cutter.after(target, until - time.monotonic()):
+                    self._enable_triggers(target)
+            except RowferryError as failure:
+                # A server that comes back is waited for, a lock that somebody holds as well; not for ever.
+                if not failure.transient or time.monotonic() >= until:
+                    break
+                time.sleep(limits.RETRY_WAIT_MIN_S)
+        for plan in self._mending.silenced.values():
+            names = ", ".join(plan.target.triggers)
+            off = f"triggers of table {str(plan.target.name)!r} could not be enabled again: {names}"
+            self._on_event(Note(off))
+            if isinstance(error, RowferryError):
+                error.hint = f"{error.hint}; {off}" if error.hint else off
 
     def _leave(self, why: str) -> None:
         self._mending.left.append(why)
         self._on_event(Note(why))
 
-    def _is_silenced(self, plan: TablePlan) -> bool:
-        return bool(plan.target.triggers) and self._request.target_triggers == "disable"
-
     def _take_up(self, source: Source, target: Target, written: Source, plan: TablePlan) -> None:
         """After a repair that was cut short: what of it had been committed is looked up, before more is written."""
-        if self._is_silenced(plan):
-            target.disable_triggers(plan.target, False)
+        self._enable_triggers(target)
         before = self._look.found[plan.index][0].differences
         self._look.found[plan.index] = self._table(source, written, plan)
         mended = before - self._look.found[plan.index][0].differences

@@ -218,7 +218,7 @@ class DuckdbTarget:
         """Nothing: DuckDB 2.0 has no way to move a sequence, and none that rowferry made."""
 
     def disable_triggers(self, table: Table, disable: bool) -> None:
-        if table.triggers:
+        if disable and table.triggers:
             raise TargetError("DuckDB cannot disable triggers", table=str(table.name), hint="drop them, or choose fire")
 
     def writer(self) -> DuckdbWriter:
