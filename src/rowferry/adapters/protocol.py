@@ -53,6 +53,8 @@ class Capabilities:
     names_empty: bool = False
     #: Schemas other than the default namespace can hold tables.
     schemas: bool = True
+    #: Schemas are this engine's databases, and the one that it is connected to (``Placed.place``) is the default.
+    schemas_are_databases: bool = False
     #: Engine whose raw frames this target takes and this source gives (``Block.raw``), if any.
     raw_format: str | None = None
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from rowferry import convert, selection
 from rowferry.adapters import registry
-from rowferry.adapters.protocol import Capabilities, Folding, ReadRequest, Source, Target
+from rowferry.adapters.protocol import Capabilities, Folding, Placed, ReadRequest, Source, Target
 from rowferry.engine import replacing, spelling
 from rowferry.engine.request import Request
 from rowferry.errors import ConfigError
@@ -97,7 +97,7 @@ def plan_copy(source: Source, target: Target, request: Request) -> Findings:
     chosen = choose_tables(source, request)
     if not chosen:
         findings.notes.append("the source has no tables")
-    named = [(name, new or _own_name(name, request)) for name, new in chosen]
+    named = [(name, _in_own_database(new or _own_name(name, request), target, caps)) for name, new in chosen]
     findings.blockers += name_problems(named, caps)
     if findings.blockers:
         return findings
@@ -131,6 +131,16 @@ def _own_name(name: TableName, request: Request) -> TableName:
     """What a table that was given no new name is called in the target."""
     spelled = spelling.respelled(name, spelling.speller(request.names))
     return name if spelled == name else selection.in_default(spelled, request.target.engine) or name
+
+
+def _in_own_database(name: TableName, target: Target, caps: Capabilities) -> TableName:
+    """The name without its schema where that is the database that the target is connected to: a table has one
+    name, whichever way it was written."""
+    if name.schema is None or not caps.schemas_are_databases or not isinstance(target, Placed):
+        return name
+    own = target.place()[1] or ""
+    same = name.schema.lower() == own.lower() if caps.names_fold_case else name.schema == own
+    return TableName(None, name.name) if same else name
 
 
 def name_problems(names: Sequence[tuple[TableName, TableName]], caps: Capabilities) -> list[str]:

@@ -40,3 +40,19 @@ def test_two_tables_that_would_be_one_are_refused(
     assert mysql_server.execute("SELECT id FROM foo", database=urlsplit(source).path[1:]) == [(2,)]
     rowferry.copy(source, target, tables=["Foo"])
     assert folding_server.execute("SELECT id FROM foo", database="folded") == [(1,)]
+
+
+def test_two_names_of_one_target_table_are_refused(
+    mysql_server: mysql_servers.Mariadb, mysql_database: Callable[[], str]
+) -> None:
+    source, target = mysql_database(), mysql_database()
+    here, there = (urlsplit(url).path[1:] for url in (source, target))
+    mysql_server.execute(
+        "CREATE TABLE a (id INT PRIMARY KEY)", "CREATE TABLE b (id INT PRIMARY KEY)",
+        "INSERT INTO a VALUES (1)", "INSERT INTO b VALUES (2)", database=here,
+    )  # fmt: skip
+    with pytest.raises(RefusedError, match=r"tables 'a' and 'b' would both be named 'x'"):
+        rowferry.copy(source, target, tables=["a:x", f"b:{there}.x"])
+    assert mysql_server.execute("SHOW TABLES LIKE 'x'", database=there) == []
+    rowferry.copy(source, target, tables=[f"b:{there}.x"], verify=True)
+    assert mysql_server.execute("SELECT id FROM x", database=there) == [(2,)]
