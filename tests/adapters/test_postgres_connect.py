@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
+import mysql_servers
 import servers
 from rowferry import endpoint
 from rowferry.adapters.postgres.connect import Parameters, connect, parameters
@@ -239,3 +240,11 @@ def test_copy_over_tls_is_the_same_as_without(
         reader.close()
         source.close()
     assert len(seen[0]) == 20_000 and seen[0] == seen[1]
+
+
+@pytest.mark.server
+def test_another_engines_server_at_the_port_is_no_bug_of_ours(mysql_server: mysql_servers.Mariadb) -> None:
+    for sslmode in ("disable", "prefer"):
+        url = f"postgresql://me:{servers.CANARY}@{mysql_server.host}:{mysql_server.port}/shop?sslmode={sslmode}"
+        with pytest.raises(SourceError, match=f"cannot connect to {mysql_server.host}:{mysql_server.port}"):
+            connect(parameters(endpoint.parse(url)), SourceError)

@@ -79,6 +79,8 @@ def test_ssl_mode_is_found_in_every_spelling(query: str, mode: str) -> None:
         ("charset=latin1", "utf8mb4"),
         ("read_default_file=/no/such/file", "cannot be read"),
         ("tls-version=TLSv1.0&ssl-mode=REQUIRED", "names none"),
+        ("ssl-ca=/no/such/file", "ssl-ca: /no/such/file is not there"),
+        ("ssl-cert=/no/such/cert", "ssl-cert: /no/such/cert is not there"),
     ],
 )
 def test_options_that_cannot_be_honoured_are_refused(query: str, said: str) -> None:

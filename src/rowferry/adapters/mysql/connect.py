@@ -230,6 +230,10 @@ def tls_context(p: Parameters) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     if p.tls_version:
         _limit_versions(context, p.tls_version)
+    for option, path in (("ssl-ca", p.ssl_ca), ("ssl-capath", p.ssl_capath), ("ssl-cert", p.ssl_cert),
+                         ("ssl-key", p.ssl_key)):  # fmt: skip
+        if path and not os.access(path, os.R_OK):
+            raise ConfigError(f"{option}: {path} is not there, or may not be read")
     try:
         if verify and not (p.ssl_ca or p.ssl_capath):
             context.load_default_certs()

@@ -13,6 +13,7 @@ import os
 import socket
 import ssl
 import stat
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -319,6 +320,10 @@ def _login(p: Parameters, tls: bool, first_settings: bool = True) -> Wire:
         if p.password is None:  # pg8000 runs into this where the server asks for a password and there is none
             raise ServerError({"C": "28P01", "M": "the server asks for a password and none was given"}) from None
         raise
+    except (KeyError, struct.error):
+        # pg8000 looks up what the first byte means: whoever answers here speaks another protocol.
+        sock.close()
+        raise OSError("what answers there is no PostgreSQL server") from None
     except Exception as error:
         sock.close()
         if type(error).__module__.startswith("scramp"):  # the server could not prove that it knows the password
