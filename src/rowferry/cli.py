@@ -144,8 +144,8 @@ _TRIGGERS = click.option("--target-triggers", type=click.Choice(["fire", "disabl
 def cli() -> None:
     """Carries rows from one database to another, and proves that they arrived.
 
-    URLs: postgresql://user@host/database, sqlite:///file.db, duckdb:///file.db, parquet:///folder,
-    arrow:///folder (three slashes: a relative path, four: an absolute one).
+    URLs: postgresql://user@host/database, mysql://user@host/database (or mariadb://), sqlite:///file.db,
+    duckdb:///file.db, parquet:///folder, arrow:///folder (three slashes: a relative path, four: an absolute one).
     """
 
 
