@@ -331,7 +331,7 @@ class _Run:
     def __init__(
         self, redact: redaction.Redactor, command: str, source: str, target: str, options: dict[str, Any]
     ) -> None:
-        from rowferry.engine import progress
+        from rowferry.engine import sinks
 
         self._redact = redact
         self._command = command
@@ -342,7 +342,7 @@ class _Run:
         if options["quiet"] and options["log_json"]:
             raise ConfigError("--quiet and --log-json exclude each other")
         self._stop = threading.Event()
-        self._sink = progress.make(sys.stdout, quiet=options["quiet"], log_json=options["log_json"], scrub=redact)
+        self._sink = sinks.make(sys.stdout, quiet=options["quiet"], log_json=options["log_json"], scrub=redact)
         self._signals = _stopping(self._stop)
         self._finished = False
         self.exit_code = 0

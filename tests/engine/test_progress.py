@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from rowferry import limits
-from rowferry.engine import progress
+from rowferry.engine import sinks
 from rowferry.engine.live import LiveSink
 from rowferry.engine.progress import (
     ChunkFinished,
@@ -152,9 +152,9 @@ def test_live_takes_events_of_many_threads() -> None:
 
 def test_make_chooses_by_options_and_terminal() -> None:
     stream = io.StringIO()
-    assert isinstance(progress.make(stream), PlainSink)
-    assert isinstance(progress.make(stream, log_json=True), JsonSink)
-    quiet = progress.make(stream, quiet=True)
+    assert isinstance(sinks.make(stream), PlainSink)
+    assert isinstance(sinks.make(stream, log_json=True), JsonSink)
+    quiet = sinks.make(stream, quiet=True)
     with quiet:
         for event in a_run():
             quiet(event)

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import threading
 import time
 from collections.abc import Callable
@@ -409,22 +408,3 @@ class JsonSink:
             return None
         data: dict[str, Any] = {"event": word, **dataclasses.asdict(event)}
         return {k: round(v, 6) if isinstance(v, float) else v for k, v in data.items()}
-
-
-def make(
-    stream: TextIO,
-    *,
-    quiet: bool = False,
-    log_json: bool = False,
-    scrub: Callable[[str], str] = str,
-) -> Sink:
-    """The sink that fits: by the options, else by whether the stream is a terminal."""
-    if quiet:
-        return QuietSink()
-    if log_json:
-        return JsonSink(stream, scrub)
-    if stream.isatty() or os.environ.get("FORCE_COLOR"):
-        from rowferry.engine import live  # drawing takes a while to load, and a pipe does without
-
-        return live.sink(stream, scrub) or PlainSink(stream, scrub)
-    return PlainSink(stream, scrub)
