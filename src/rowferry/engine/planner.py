@@ -268,7 +268,12 @@ def _plan_columns(
             found = _existing_column(column, existing, target, request, policy, wire_kinds)
         if isinstance(found, Refusal):
             findings.refuse(source.name, found)
-        elif not found.column.generated:
+        elif found.column.generated:
+            note = f"table {str(source.name)!r}: column {column.name!r} is computed by the target: neither copied nor "
+            note += "compared here (rowferry verify compares it)"
+            if note not in findings.notes:
+                findings.notes.append(note)
+        else:
             plans.append(found if existing is not None or column.name in source.primary_key else _nullable(found))
     for refusal in [*(_unfilled(existing, plans) if existing else ()), *_colliding(plans, caps)]:
         findings.refuse(source.name, refusal)
@@ -371,7 +376,10 @@ def _existing_column(
         called = "" if name == column.name else f" as {name!r}"
         return Refusal(column.name, f"the target's table has no such column{called}", policies=("skip",))
     if into.generated:
-        # The target computes it; the note in the report says so, and verify compares what it computed.
+        if not column.generated:
+            why = "the target's column is generated: what it computes would stand there instead of the source's values"
+            return Refusal(column.name, why, policies=("skip",))
+        # Each side computes it; a note in the report says so, and verify compares what was computed.
         return ColumnPlan(column.name, column.type, into.name, into, _no_comparison(column.type))
     wire = _wire(column, request, policy, kinds)
     if wire is not None and wire in into.forms and column.native == into.native:
