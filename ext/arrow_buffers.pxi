@@ -56,6 +56,8 @@ cdef class Slab:
 
     def __cinit__(self, int64_t size):
         global spare_slab_count
+        if size < 1:
+            raise ValueError(f"a slab of {size} bytes")
         if size == SLAB_BYTES and spare_slab_count:
             spare_slab_count -= 1
             self.data = spare_slabs[spare_slab_count]

@@ -9,11 +9,16 @@ every offset is checked against them before it is used. The pure-Python twin is 
 """
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_FillInfo
-from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport INT32_MAX, int8_t, int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcmp, memcpy
 
-from arrow_c cimport ArrowArray, ArrowSchema, array_of, bit_at, schema_of
+import itertools
+
+from arrow_c cimport (
+    ArrowArray, ArrowSchema, array_of, at_f32, at_f64, at_i16, at_i32, at_i64, at_u16, at_u32, at_u64, bit_at,
+    bytes_of, check_array, check_children, schema_of,
+)
 from double_digits cimport prepare_double_digits
 from mysql_text cimport (
     escape_load, escape_sql, put_day, put_decimal_fast, put_double, put_hex, put_moment, put_padded,
@@ -111,7 +116,7 @@ cdef struct Field:
     const uint8_t* bits       # validity; NULL: all valid
     int64_t first             # of bitmaps and values
     const uint8_t* data
-    const int32_t* offsets
+    const uint8_t* offsets    # of 32 bits
     int64_t data_size         # bytes (of a list: items) that offsets may reach
     uint8_t* labels           # all labels, one after the other
     int64_t* label_ends
@@ -226,9 +231,13 @@ cdef class Encoder:
             raise RuntimeError("the batch before is not used up")
         capsules = batch.__arrow_c_array__()
         schema, array = schema_of(capsules[0]), array_of(capsules[1])
-        if array.n_children != self.width or schema.n_children != self.width:
+        check_array(schema, array, 0)
+        if array.n_children != self.width:
             raise ValueError(f"a batch with {array.n_children} columns, expected {self.width}")
-        if array.offset != 0 or array.length < 0:
+        check_children(schema, array, self.width)
+        if schema.format != b"+s" or array.null_count > 0:
+            raise TypeError("a batch of Arrow columns is expected, each row of it there")
+        if array.offset != 0:
             raise ValueError("a struct with an offset")
         self.rows = self.row = 0
         columns = batch.columns

@@ -93,9 +93,9 @@ cdef int read_format(Field* field, tuple codec, str form) except -1:
     plain = form.partition(":")[0] if form.startswith("ts") else form  # a timestamp's zone does not matter
     if plain in FORMATS:
         field.input, field.width, field.unit_digits = FORMATS[plain]
-    elif form.startswith("w:"):
+    elif form.startswith("w:") and form[2:].isdecimal() and int(form[2:]) <= INT32_MAX:
         field.input, field.width = I_FIXED, int(form[2:])
-    elif form.startswith("d:"):
+    elif form.startswith("d:") and form.count(",") in (1, 2):
         parts = [int(part) for part in form[2:].split(",")]
         field.input, field.scale, field.width = I_DECIMAL, parts[1], (parts[2] if len(parts) > 2 else 128) >> 3
         if field.width not in (16, 32) or not 0 <= field.scale <= 76:
@@ -114,18 +114,20 @@ cdef int bind(
 ) except -1:
     """Points a field at ``length`` values of an exported array, after checking that its buffers are as long as they
     have to be. sizes: an iterator over the bytes of the array's buffers and its children's."""
-    cdef int64_t last
+    cdef int64_t last, count
     cdef bint variable
+    check_array(schema, array, length)
     read_format(field, codec, schema.format.decode())
     if schema.dictionary != NULL or array.dictionary != NULL:
         raise TypeError(f"codec {codec[0]!r} does not take dictionaries")
-    if array.offset < 0 or length < 0 or array.length < length:
-        raise ValueError("an Arrow array is shorter than its batch")
-    known = [next(sizes) for _ in range(max(1, array.n_buffers))]
+    variable = field.input in (I_TEXT, I_BINARY, I_LIST)
+    count = 1 if field.input == I_NULL else 3 if variable and field.input != I_LIST else 2
+    known = list(itertools.islice(sizes, count))  # pyarrow counts one absent buffer of nulls
+    if len(known) != count:
+        raise ValueError("the batch has more buffers than sizes were given for")
     if field.input == I_NULL:
         return 0
-    variable = field.input in (I_TEXT, I_BINARY, I_LIST)
-    if array.n_buffers != (3 if variable and field.input != I_LIST else 2):
+    if array.n_buffers != count or array.buffers == NULL:
         raise ValueError(f"an Arrow array of format {schema.format.decode()!r} with {array.n_buffers} buffers")
     last = array.offset + length
     field.first = array.offset
@@ -137,15 +139,17 @@ cdef int bind(
     field.data = <const uint8_t*> array.buffers[1]
     field.offsets = NULL
     if not variable:
-        needed = (last + 7) // 8 if field.input == I_BOOL else last * field.width
+        needed = (last + 7) // 8 if field.input == I_BOOL else bytes_of(last, field.width)
         if length and needed and (field.data == NULL or known[1] < needed):
             raise ValueError("an Arrow buffer is shorter than its array")
         field.data_size = known[1]
         return 0
-    field.offsets = <const int32_t*> array.buffers[1]
+    field.offsets = <const uint8_t*> array.buffers[1]
     if length and (field.offsets == NULL or known[1] < (last + 1) * 4):
         raise ValueError("an Arrow buffer is shorter than its array")
     if field.input == I_LIST:
+        check_children(schema, array, 1)
+        check_array(schema.children[0], array.children[0], 0)
         field.data = NULL
         field.data_size = array.children[0].length
         bind(field.child, ("text", {}), schema.children[0], array.children[0], field.data_size, sizes)
@@ -166,8 +170,8 @@ cdef inline int span_at(const Field* f, int64_t i, int64_t* start, int64_t* size
         start[0] = i * f.width
         size[0] = f.width
         return OK
-    start[0] = f.offsets[i]
-    end = f.offsets[i + 1]
+    start[0] = at_i32(f.offsets, i)
+    end = at_i32(f.offsets, i + 1)
     size[0] = end - start[0]
     return OK if 0 <= start[0] <= end <= f.data_size else E_OFFSETS
 
@@ -226,22 +230,22 @@ cdef inline int integer_cell(const Field* f, int64_t i, char* out) noexcept nogi
         return 1
     if f.input == I_UNSIGNED:
         if f.width == 8:
-            wide = (<const uint64_t*> f.data)[i]
+            wide = at_u64(f.data, i)
         elif f.width == 4:
-            wide = (<const uint32_t*> f.data)[i]
+            wide = at_u32(f.data, i)
         else:
-            wide = (<const uint16_t*> f.data)[i] if f.width == 2 else f.data[i]
+            wide = at_u16(f.data, i) if f.width == 2 else f.data[i]
         if f.bounded and wide > f.most:
             return -E_RANGE
         if f.kind == K_YEAR:
             return -E_RANGE if wide > 9999 else put_padded(out, wide, 4)
         return put_unsigned(out, wide)
     if f.width == 8:
-        value = (<const int64_t*> f.data)[i]
+        value = at_i64(f.data, i)
     elif f.width == 4:
-        value = (<const int32_t*> f.data)[i]
+        value = at_i32(f.data, i)
     else:
-        value = (<const int16_t*> f.data)[i] if f.width == 2 else (<const int8_t*> f.data)[i]
+        value = at_i16(f.data, i) if f.width == 2 else (<const int8_t*> f.data)[i]
     if f.bounded and (value < f.least or (value > 0 and <uint64_t> value > f.most)):
         return -E_RANGE
     if f.kind == K_YEAR:
@@ -251,7 +255,7 @@ cdef inline int integer_cell(const Field* f, int64_t i, char* out) noexcept nogi
 
 
 cdef inline int time_cell(const Field* f, int64_t i, char* out) noexcept nogil:
-    cdef int64_t value = (<const int64_t*> f.data)[i]
+    cdef int64_t value = at_i64(f.data, i)
     cdef int64_t one = IPOW10[f.unit_digits]
     cdef int k = 0, n
     # 838:59:59.999999; one more second of any unit is beyond it.
@@ -275,16 +279,16 @@ cdef inline int short_cell(const Field* f, int64_t row, char* out) noexcept nogi
     if f.kind == K_DECIMAL:
         return put_decimal_fast(out, f.data + i * f.width, f.width, f.scale)
     if f.kind == K_DATE:
-        n = put_day(out, (<const int32_t*> f.data)[i])
+        n = put_day(out, at_i32(f.data, i))
         return n if n else -E_YEAR
     if f.kind == K_MOMENT:
-        moment = (<const int64_t*> f.data)[i]
+        moment = at_i64(f.data, i)
         if moment == INT64_TOP or moment == INT64_BOTTOM:
             return -E_YEAR
         n = put_moment(out, moment, f.unit_digits, f.digits)
         return n if n > 0 else -E_YEAR if n == 0 else -E_FRACTION
     if f.kind == K_FLOAT:
         # A float's digits are those of the double that it is: the nearest float of that is itself again.
-        value = (<const float*> f.data)[i] if f.input == I_FLOAT32 else (<const double*> f.data)[i]
+        value = at_f32(f.data, i) if f.input == I_FLOAT32 else at_f64(f.data, i)
         return put_double(out, value) if isfinite(value) else -E_NOT_FINITE
     return time_cell(f, i, out)

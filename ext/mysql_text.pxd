@@ -4,6 +4,7 @@
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
+from arrow_c cimport at_i64
 from double_digits cimport double_digits
 from sqlite_values cimport DAY_S, IPOW10, put_decimal
 
@@ -95,10 +96,10 @@ cdef inline int put_padded(char* out, uint64_t value, int width) noexcept nogil:
 
 cdef inline int put_decimal_fast(char* out, const uint8_t* p, int width, int scale) noexcept nogil:
     """A decimal of ``width`` bytes with all digits of its scale (0 to 76); at most 160 characters."""
-    cdef int64_t low = (<const int64_t*> p)[0]
+    cdef int64_t low = at_i64(p, 0)
     cdef uint64_t magnitude, whole
     cdef int k = 0
-    if width != 16 or (<const int64_t*> p)[1] != low >> 63 or scale > 18 or low == <int64_t> (1ULL << 63):
+    if width != 16 or at_i64(p, 1) != low >> 63 or scale > 18 or low == <int64_t> (1ULL << 63):
         return put_decimal(out, p, width, scale)
     magnitude = <uint64_t> low
     if low < 0:

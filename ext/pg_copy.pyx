@@ -10,7 +10,10 @@ from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.string cimport memchr, memcmp, memmove
 
 from arrow_c cimport ArrowArray, ArrowSchema, array_of, schema_of
-from intake cimport Intake, IntakeColumn, intake_of
+from intake cimport (
+    INTAKE_BITS, INTAKE_BUSY, INTAKE_LISTS, INTAKE_TEXTS, INTAKE_VALUES,
+    Intake, IntakeColumn, intake_of,
+)
 from arrow_build cimport BLOCK_ROWS, SLACK, Column
 from pg_decode cimport (
     WALK_END, WALK_FIELD_COUNT, WALK_FIELD_LENGTH, WALK_FULL, WALK_MORE, WALK_ROW_LENGTH,
@@ -62,6 +65,10 @@ FRAME_REASONS = {
     WALK_FIELD_LENGTH: "a field with a length below -1 or above 1 GiB",
     WALK_ROW_LENGTH: "a tuple of 2 GiB or more",
 }
+
+cdef extern from *:
+    #: No machine has as much: sums of it and of what is there do not overflow.
+    const int64_t ROOM_BYTES_MAX "(INT64_C(1) << 48)"
 
 cdef enum:
     #: Messages other than CopyData are errors and notices; more than this is a broken stream.

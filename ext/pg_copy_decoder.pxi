@@ -65,12 +65,20 @@ cdef int nodes_of(const Column* column) noexcept nogil:
 
 cdef IntakeColumn* show(const Column* column, IntakeColumn* out) noexcept nogil:
     """Writes where a column and its children lie, from ``out`` on; gives what is behind them."""
+    out.holds = INTAKE_BITS if column.kind == K_BOOL else INTAKE_VALUES
+    out.width = column.width if out.holds == INTAKE_VALUES else 0
     out.rows = column.rows
     out.validity = column.validity if column.nulls else NULL
-    out.width = 4 if column.width == 0 else 0 if column.kind == K_BOOL else column.width
-    out.data = <const uint8_t*> column.offsets if column.width == 0 else column.data
-    out.payload = column.data if column.width == 0 and column.child == NULL else NULL
-    out.payload_size = column.data_used if column.width == 0 and column.child == NULL else -1
+    out.data = column.data
+    out.payload = NULL
+    out.payload_size = 0
+    if column.width == 0:
+        out.holds = INTAKE_LISTS if column.child != NULL else INTAKE_TEXTS
+        out.width = 0
+        out.data = <const uint8_t*> column.offsets
+    if out.holds == INTAKE_TEXTS:
+        out.payload = column.data
+        out.payload_size = column.data_used
     return out + 1 if column.child == NULL else show(column.child, out + 1)
 
 
@@ -297,7 +305,10 @@ cdef class Decoder:
             if taken == 0:
                 return None
             self.rows += taken
-            return taken, [hand_over(&self.columns[c]) for c in range(self.width)]
+            self.failed = True  # without memory to hand them over
+            columns = [hand_over(&self.columns[c]) for c in range(self.width)]
+            self.failed = False
+            return taken, columns
         finally:
             self.busy = False
 
@@ -308,7 +319,8 @@ cdef class Decoder:
             given to it while it lies in the cache; no Arrow buffer outlives its block.
         tuples: the rows as they came (a read-only buffer, which keeps its memory), to be handed on.
 
-        Raises FrameError, DecodeError; ValueError where the intake takes other columns.
+        Raises FrameError, DecodeError; ValueError where the intake takes other columns, RuntimeError where
+        another thread is using it. What was added before one of these stays added.
         """
         cdef Intake* into = intake_of(intake)
         cdef IntakeColumn* place
@@ -350,12 +362,17 @@ cdef class Decoder:
                 self.refuse(code, c, taken)
             if refused:
                 self.failed = True
+                if refused == INTAKE_BUSY:
+                    raise RuntimeError("an intake is used by two threads at once")
                 raise ValueError(f"the intake does not take these columns ({refused})")
             self.look_at_end(result, taken)
             if taken == 0:
                 return None
             self.rows += taken
-            return taken, self.hand_on(begin, self.start - begin - 2 * (result == WALK_END))
+            self.failed = True  # without memory to hand them on: they are in the digest already
+            tuples = self.hand_on(begin, self.start - begin - 2 * (result == WALK_END))
+            self.failed = False
+            return taken, tuples
         finally:
             self.busy = False
 
@@ -486,6 +503,8 @@ cdef class Decoder:
         cdef int64_t payload = self.stop - self.start, wire = self.wire_end - self.wire
         cdef int64_t needed = payload + wire + wanted
         cdef Slab slab
+        if wanted > ROOM_BYTES_MAX:
+            raise MemoryError
         if needed <= self.slab.size and self.slab.size <= 2 * max(needed, self.slab_bytes):
             if self.slab.size - self.wire_end >= wanted:
                 return 0

@@ -14,16 +14,29 @@ from cpython.pycapsule cimport PyCapsule_GetContext, PyCapsule_GetPointer, PyCap
 from cpython.ref cimport Py_INCREF, Py_XDECREF, PyObject
 from libc.stdint cimport INT32_MAX, int64_t, uint16_t, uint64_t, uint8_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 
 import hashlib
 
-from arrow_c cimport ArrowArray, ArrowSchema, array_of, schema_of
+from arrow_c cimport ArrowArray, ArrowSchema, array_of, bytes_of, schema_of
 from digest_cell cimport *
 from digest_column cimport BLOCK, fold_column
 from digest_json cimport Json, json_canonical, json_free
 from digest_mix cimport *
-from intake cimport Intake, IntakeColumn
+from intake cimport (
+    INTAKE_BITS, INTAKE_BUSY, INTAKE_COLUMNS, INTAKE_LISTS, INTAKE_TEXTS, INTAKE_VALUES,
+    Intake, IntakeColumn,
+)
+
+cdef extern from *:
+    """
+    static inline int rf_take_flag(int* flag) { return __atomic_exchange_n(flag, 1, __ATOMIC_ACQUIRE); }
+    static inline void rf_give_flag(int* flag) { __atomic_store_n(flag, 0, __ATOMIC_RELEASE); }
+    """
+    # Sets a flag; whether it was set before.
+    bint take_flag "rf_take_flag"(int* flag) noexcept nogil
+    void give_flag "rf_give_flag"(int* flag) noexcept nogil
+
 
 FORMAT_VERSION = 1
 
@@ -162,7 +175,8 @@ cdef inline void store(uint8_t* out, int64_t row, uint64_t low, uint64_t high) n
         out[16 * row + 8 + i] = (low >> (56 - 8 * i)) & 255
 
 
-# What an intake (see intake.pxd) adds to: the parts of a Hasher that folding needs, which outlives it.
+# What an intake (see intake.pxd) adds to: nodes of its own, so that batches that the Hasher is given
+# meanwhile bind others, and parts of the Hasher, which outlives it.
 cdef struct Tally:
     Node* nodes
     int node_count
@@ -170,11 +184,20 @@ cdef struct Tally:
     int column_count
     Bucket* total
     Json* json
+    int* busy
 
 
-cdef enum:
-    # Codes of an intake, beside those of a cell.
-    BAD_COLUMNS = 1000   # columns that are not of the layouts that were bound
+cdef inline int held_by(int layout) noexcept nogil:
+    """What a column of a layout holds; -1 for one that does not come by an intake."""
+    if layout == LAYOUT_BOOL:
+        return INTAKE_BITS
+    if layout == LAYOUT_BYTES_32:
+        return INTAKE_TEXTS
+    if layout == LAYOUT_LIST_32:
+        return INTAKE_LISTS
+    if layout in (LAYOUT_NULL, LAYOUT_BYTES_64, LAYOUT_LIST_64, LAYOUT_LIST_FIXED, LAYOUT_STRUCT, LAYOUT_MAP):
+        return -1
+    return INTAKE_VALUES
 
 
 cdef int bind_shown(Tally* tally_, const IntakeColumn* columns, int count) noexcept nogil:
@@ -183,14 +206,14 @@ cdef int bind_shown(Tally* tally_, const IntakeColumn* columns, int count) noexc
     cdef const IntakeColumn* shown
     cdef int i
     if count != tally_.node_count:
-        return BAD_COLUMNS
+        return INTAKE_COLUMNS
     for i in range(count):
         node = tally_.nodes + i
         shown = columns + i
-        if shown.width != (0 if node.layout == LAYOUT_BOOL else node.width):
-            return BAD_COLUMNS
-        if (shown.payload_size >= 0) != (node.layout == LAYOUT_BYTES_32):
-            return BAD_COLUMNS
+        if shown.holds != held_by(node.layout) or shown.rows < 0 or shown.payload_size < 0:
+            return INTAKE_COLUMNS
+        if shown.holds == INTAKE_VALUES and shown.width != node.width:
+            return INTAKE_COLUMNS
         node.offset = 0
         node.length = shown.rows
         node.validity = shown.validity
@@ -199,13 +222,22 @@ cdef int bind_shown(Tally* tally_, const IntakeColumn* columns, int count) noexc
         if node.layout == LAYOUT_BYTES_FIXED:
             node.payload_end = shown.data + shown.rows * shown.width
         else:
-            node.payload_end = shown.payload + shown.payload_size if shown.payload_size > 0 else shown.payload
+            node.payload_end = shown.payload + shown.payload_size if shown.payload_size else shown.payload
     return GOOD
 
 
 cdef int take_in(Intake* self, const IntakeColumn* columns, int count, int64_t rows) noexcept nogil:
     """Adds a block of rows to the total of the Hasher that made the intake."""
     cdef Tally* into = <Tally*> self.state
+    cdef int code
+    if take_flag(into.busy):
+        return INTAKE_BUSY
+    code = add_shown(into, columns, count, rows)
+    give_flag(into.busy)
+    return code
+
+
+cdef int add_shown(Tally* into, const IntakeColumn* columns, int count, int64_t rows) noexcept nogil:
     cdef uint64_t a[BLOCK]
     cdef uint64_t b[BLOCK]
     cdef uint64_t words[BLOCK]
@@ -216,7 +248,7 @@ cdef int take_in(Intake* self, const IntakeColumn* columns, int count, int64_t r
         return code
     for j in range(into.column_count):
         if into.nodes[into.columns[j]].length != rows:
-            return BAD_COLUMNS
+            return INTAKE_COLUMNS
     while done < rows:
         n = BLOCK if rows - done > BLOCK else <int> (rows - done)
         begin(a, b, n, 0)
@@ -236,6 +268,7 @@ cdef int take_in(Intake* self, const IntakeColumn* columns, int count, int64_t r
 cdef void end_intake(object capsule) noexcept:
     cdef Intake* intake = <Intake*> PyCapsule_GetPointer(capsule, b"rowferry.intake")
     if intake != NULL:
+        free((<Tally*> intake.state).nodes)
         free(intake.state)
         free(intake)
     Py_XDECREF(<PyObject*> PyCapsule_GetContext(capsule))
@@ -264,7 +297,7 @@ cdef class Hasher:
     cdef Bucket total
     cdef Bucket* buckets_
     cdef Json json
-    cdef bint busy
+    cdef int busy
     # While a batch is bound: sizes of its buffers, in the order of the tree.
     cdef object sizes
     cdef Py_ssize_t size_index
@@ -423,7 +456,7 @@ cdef class Hasher:
             # An array without elements may come without offsets.
             node.data = self._buffer(array, 1, (reach + 1) * node.width if array.length else 0, &size)
         elif buffers == 2:
-            node.data = self._buffer(array, 1, reach * node.width, &size)
+            node.data = self._buffer(array, 1, bytes_of(reach, node.width), &size)
         if buffers == 3:
             size = 0
             node.payload = self._buffer(array, 2, 0, &size)
@@ -527,9 +560,8 @@ cdef class Hasher:
 
     cdef object _open(self, batch, sizes, int64_t* start, int64_t* rows):
         """Binds a batch; returns the capsules, which own its structs and must outlive the fold."""
-        if self.busy:
+        if take_flag(&self.busy):
             raise RuntimeError("one Hasher serves one thread at a time")
-        self.busy = True
         capsules = None
         try:
             capsules = batch.__arrow_c_array__()
@@ -591,18 +623,28 @@ cdef class Hasher:
         cdef int i
         held = schema.__arrow_c_schema__()
         cdef ArrowSchema* struct = schema_of(held)
-        if struct.n_children != self.column_count:
+        if struct.n_children != self.column_count or (self.column_count and struct.children == NULL):
             raise ValueError(f"a schema of {struct.n_children} columns, {self.column_count} are expected")
-        for i in range(self.column_count):
-            if not self._bind_format(self.columns[i], struct.children[i]):
-                return None
+        if take_flag(&self.busy):
+            raise RuntimeError("one Hasher serves one thread at a time")
+        try:
+            for i in range(self.column_count):
+                if not self._bind_format(self.columns[i], struct.children[i]):
+                    return None
+        finally:
+            give_flag(&self.busy)
         intake = <Intake*> calloc(1, sizeof(Intake))
         into = <Tally*> calloc(1, sizeof(Tally))
-        if intake == NULL or into == NULL:
+        if into != NULL:
+            into.nodes = <Node*> calloc(max(1, self.node_count), sizeof(Node))
+        if intake == NULL or into == NULL or into.nodes == NULL:
+            if into != NULL:
+                free(into.nodes)
             free(intake)
             free(into)
             raise MemoryError
-        into.nodes = self.nodes
+        memcpy(into.nodes, self.nodes, self.node_count * sizeof(Node))
+        into.busy = &self.busy
         into.node_count = self.node_count
         into.columns = self.columns
         into.column_count = self.column_count
@@ -618,10 +660,12 @@ cdef class Hasher:
     cdef int _bind_format(self, int index, ArrowSchema* schema) except -1:
         """Reads the formats of a node and of its items; 0 where such a layout does not come by an intake."""
         cdef Node* node = self.nodes + index
+        if schema == NULL:
+            raise ValueError("an Arrow schema without its columns")
         self._read_format(node, schema)
-        if node.layout == LAYOUT_LIST_32 and schema.n_children == 1 and node.child >= 0:
+        if node.layout == LAYOUT_LIST_32 and schema.n_children == 1 and schema.children != NULL and node.child >= 0:
             return self._bind_format(node.child, schema.children[0])
-        return node.child < 0 and node.layout not in (LAYOUT_NULL, LAYOUT_BYTES_64)
+        return node.child < 0 and held_by(node.layout) >= 0
 
     def add_buckets(self, batch, sizes):
         """Adds each row to the bucket of its key (of the whole row, without a key).

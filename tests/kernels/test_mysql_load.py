@@ -14,71 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kernels import mysql_load_reference as twin
+from kernels.fuzz_mysql_load import attempt
+from kernels.mysql_load_values import COLUMNS, Codec, batch_of
+from kernels.test_row_digest_hostile import Mutated
 from rowferry._native.mysql_load import EncodeError, Encoder
-
-Codec = tuple[str, dict[str, Any]]
-LABELS = ("a", "", "b\\", "é\t", "c'c", *(f"label {i}" for i in range(40)))
-
-#: Each codec with an Arrow type and values for it.
-COLUMNS: dict[str, tuple[Codec, pa.DataType, st.SearchStrategy[Any]]] = {
-    "bool": (("integer", {}), pa.bool_(), st.booleans()),
-    "i8": (("integer", {"least": -100, "most": 100}), pa.int8(), st.integers(-128, 127)),
-    "i16": (("integer", {}), pa.int16(), st.integers(-(2**15), 2**15 - 1)),
-    "i32": (("integer", {}), pa.int32(), st.integers(-(2**31), 2**31 - 1)),
-    "i64": (("integer", {"least": -(2**63), "most": 2**63 - 1}), pa.int64(), st.integers(-(2**63), 2**63 - 1)),
-    "u8": (("integer", {}), pa.uint8(), st.integers(0, 255)),
-    "u16": (("integer", {"least": 0, "most": 1000}), pa.uint16(), st.integers(0, 2**16 - 1)),
-    "u32": (("integer", {}), pa.uint32(), st.integers(0, 2**32 - 1)),
-    "u64": (("integer", {"least": 0, "most": 2**64 - 1}), pa.uint64(), st.integers(0, 2**64 - 1)),
-    "year": (("year", {}), pa.int16(), st.integers(-1, 10_000)),
-    "f32": (("float", {}), pa.float32(), st.floats(width=32, allow_nan=False)),
-    "f64": (("float", {}), pa.float64(), st.floats()),
-    "money": (("decimal", {}), pa.decimal128(15, 2), st.decimals(-(10**12), 10**12, places=2)),
-    "whole": (("decimal", {}), pa.decimal128(38, 0), st.decimals(-(10**37), 10**37, places=0)),
-    "small": (("decimal", {}), pa.decimal128(5, 5), st.decimals(0, decimal.Decimal("0.99999"), places=5)),
-    "wide": (
-        ("decimal", {}),
-        pa.decimal256(65, 30),
-        st.integers(-(10**65) + 1, 10**65 - 1).map(lambda n: decimal.Decimal(n).scaleb(-30, twin.WIDE)),
-    ),
-    "date": (("date", {}), pa.date32(), st.integers(-800_000, 3_000_000)),
-    "dt": (("datetime", {"digits": 6}), pa.timestamp("us"), st.integers(-(2**63), 2**63 - 1)),
-    "dt_near": (("datetime", {"digits": 6}), pa.timestamp("us", "UTC"), st.integers(-(10**16), 10**16)),
-    "dt_s": (("datetime", {"digits": 0}), pa.timestamp("s"), st.integers(-(10**11), 10**12)),
-    "dt_ms": (("datetime", {"digits": 2}), pa.timestamp("ms"), st.integers(-(10**12), 10**13).map(lambda n: n * 10)),
-    "dt_ns": (("datetime", {"digits": 6}), pa.timestamp("ns"), st.integers(-(2**63), 2**63 - 1)),
-    "dt_0": (("datetime", {"digits": 0}), pa.timestamp("us"), st.integers(-100, 100)),
-    "time": (("time", {"digits": 6}), pa.duration("us"), st.integers(-4 * 10**12, 4 * 10**12)),
-    "time_ns": (("time", {"digits": 6}), pa.duration("ns"), st.integers(-(10**15), 10**15).map(lambda n: n * 1000)),
-    "time_of_day": (("time", {"digits": 3}), pa.time64("us"), st.integers(0, 86_400).map(lambda s: s * 10**6)),
-    "text": (("text", {}), pa.utf8(), st.text(max_size=40)),
-    "varchar": (("text", {"length": 5}), pa.utf8(), st.text(max_size=6)),
-    "blob": (("bytes", {}), pa.binary(), st.binary(max_size=60)),
-    "varbinary": (("bytes", {"length": 5}), pa.binary(), st.binary(max_size=6)),
-    "binary": (("bytes", {"length": 4, "fixed": True}), pa.binary(4), st.binary(min_size=4, max_size=4)),
-    "bit": (("bit", {"length": 13}), pa.utf8(), st.text("01", min_size=12, max_size=13)),
-    "bit64": (("bit", {"length": 64}), pa.utf8(), st.text("01", min_size=64, max_size=64)),
-    "uuid": (("bytes", {"length": 16, "fixed": True}), pa.binary(16), st.binary(min_size=16, max_size=16)),
-    "uuid_text": (("uuid_text", {}), pa.binary(16), st.binary(min_size=16, max_size=16)),
-    "enum": (("enum", {"labels": LABELS}), pa.utf8(), st.sampled_from([*LABELS, "A", "label 4", "b"])),
-    "set": (
-        ("set", {"labels": LABELS[:3]}),
-        pa.list_(pa.utf8()),
-        st.lists(st.sampled_from(["a", "", "b\\"]), unique=True, max_size=3),
-    ),
-    "required": (("text", {"required": True}), pa.utf8(), st.text(max_size=3)),
-}
-
-
-def batch_of(rows: Sequence[tuple[Any, ...]], types: Sequence[pa.DataType], slack: int = 0) -> pa.RecordBatch:
-    """A batch; with ``slack`` its arrays are slices that begin in the middle of their buffers."""
-    arrays = []
-    for i, t in enumerate(types):
-        values = [rows[0][i]] * slack + [row[i] for row in rows] if rows else []
-        storage = pa.int64() if pa.types.is_temporal(t) and not pa.types.is_date32(t) else t
-        array = pa.array(values, pa.int32() if pa.types.is_date32(t) else storage)
-        arrays.append((array.view(t) if array.type != t else array).slice(slack if rows else 0))
-    return pa.RecordBatch.from_arrays(arrays, names=[f"c{i}" for i in range(len(types))])
 
 
 def encode(
@@ -381,6 +320,76 @@ class Shortened:
         if pa.types.is_string(array.type):
             return 4 * (len(array) + 1)
         return (len(array) * array.type.bit_width + 7) // 8
+
+
+STRUCTS: list[tuple[Codec, pa.Array]] = [
+    (("integer", {}), pa.array([1, None])),
+    (("text", {}), pa.array(["a", "b"])),
+    (("bytes", {}), pa.array([b"abc", b"def"], pa.binary(3))),
+    (("set", {"labels": ["a"]}), pa.array([["a"], None])),
+]
+
+
+@pytest.mark.parametrize(("codec", "array"), STRUCTS, ids=["integer", "text", "fixed", "set"])
+@pytest.mark.parametrize(
+    ("level", "part", "name", "value"),
+    [
+        ("batch", "array", "length", 2**62), ("batch", "array", "length", -1), ("batch", "array", "children", None),
+        ("batch", "array", "n_children", 2), ("batch", "array", "null_count", 1), ("batch", "array", "offset", 1),
+        ("batch", "schema", "children", None), ("batch", "schema", "n_children", 0),
+        ("batch", "schema", "format", b"n"),
+        ("column", "array", "length", 1), ("column", "array", "length", 2**62), ("column", "array", "offset", -1),
+        # Times the width of a value, these are 0 in 64 bits.
+        ("column", "array", "offset", 2**61 - 2), ("column", "array", "offset", 2**62 - 2),
+        ("column", "array", "offset", 2**63 - 1), ("column", "array", "n_buffers", 1),
+        ("column", "array", "n_buffers", 2**40), ("column", "array", "buffers", None),
+        ("column", "array", "release", None), ("column", "schema", "release", None),
+        ("column", "schema", "format", None), ("column", "schema", "format", b"w:-1"),
+        ("column", "schema", "format", b"w:99999999999"), ("column", "schema", "format", b"d:5"),
+        ("items", "array", "length", 2**62), ("items", "array", "offset", 2**62 - 1),
+        ("items", "array", "buffers", None), ("items", "schema", "format", None), ("items", "array", "release", None),
+        ("lists", "array", "children", None), ("lists", "array", "n_children", 0),
+        ("lists", "schema", "children", None), ("lists", "schema", "n_children", 2),
+    ],
+)  # fmt: skip
+def test_altered_structs_are_refused(
+    codec: Codec, array: pa.Array, level: str, part: str, name: str, value: Any
+) -> None:
+    if level in ("items", "lists") and codec[0] != "set":
+        array, codec = STRUCTS[-1][1], STRUCTS[-1][0]
+
+    def alter(m: Mutated) -> None:
+        place = (m.schema, m.array)
+        if level != "batch":
+            place = (m.schema.children[0].contents, m.array.children[0].contents)
+        if level == "items":
+            place = (place[0].children[0].contents, place[1].children[0].contents)
+        m.set(place[0] if part == "schema" else place[1], name, value)
+
+    batch = pa.RecordBatch.from_arrays([array], names=["a"])
+    mutated: Any = Mutated(batch, alter)
+    mutated.columns = batch.columns
+    try:
+        with pytest.raises((ValueError, TypeError)):
+            Encoder([codec]).begin(mutated)
+    finally:
+        mutated.restore()
+
+
+def test_sizes_of_fewer_buffers_than_there_are_are_refused() -> None:
+    class Fewer(Shortened):
+        def buffers(self) -> list[Any]:
+            return self._batch.column(0).buffers()[:2]  # type: ignore[no-any-return]
+
+    batch: Any = Fewer(pa.RecordBatch.from_arrays([pa.array(["a"])], names=["a"]), 0)
+    with pytest.raises(ValueError, match="sizes"):
+        Encoder([("text", {})]).begin(batch)
+
+
+def test_true_and_lying_batches_give_the_twins_bytes_or_are_refused() -> None:
+    outcomes = [attempt(seed) for seed in range(1500)]
+    for outcome in ((False, False), (False, True), (True, False), (True, True)):
+        assert outcomes.count(outcome) > 100
 
 
 @pytest.mark.parametrize(

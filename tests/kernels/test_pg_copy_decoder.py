@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import pickle
 import struct
+import threading
 from typing import Any
 
 import pyarrow as pa
@@ -192,6 +194,65 @@ def test_tally_into_an_intake_of_other_columns_is_refused(columns: list[twin.Cod
         decoder.take()
 
 
+def test_tally_a_list_and_a_number_in_each_others_place_are_refused() -> None:
+    """Both have values of four bytes, and here as many rows as the other: only what they are tells them apart."""
+    numbers: twin.Codec = ("list", {"inner": ("int4", {}), "element_oid": 23})
+    columns: list[twin.Codec] = [numbers, ("int4", {})]
+    decoder, into = Decoder(columns), digester([("int4", {}), numbers])
+    decoder.feed_rows(stream_of([([7], 1), ([8], 2)], columns))
+    with pytest.raises(ValueError, match="does not take these columns"):
+        decoder.tally(into.intake(schema_of([("int4", {}), numbers])))
+    assert into.digest.rows == 0
+
+
+def test_tally_goes_on_after_its_digest_was_given_batches_of_other_types() -> None:
+    columns: list[twin.Codec] = [("int4", {})]
+    rows = [(1,), (None,), (3,)]
+    decoder, into, expected = Decoder(columns), digester(columns), digester(columns)
+    intake = into.intake(schema_of(columns))
+    other = pa.record_batch([pa.array([4, 5], pa.int64())], names=["c0"])
+    into.add(other)
+    decoder.feed_rows(stream_of(rows, columns))
+    assert tally_all(decoder, columns, into)[0] == 3
+    again = Decoder(columns)
+    again.feed_rows(stream_of(rows, columns))
+    into.add(other)
+    assert again.tally(intake) is not None
+    for batch in (other, batch_of(rows, columns), other, batch_of(rows, columns)):
+        expected.add(batch)
+    assert into.digest == expected.digest
+
+
+def test_tally_by_two_threads_into_one_intake_is_said_or_adds_up() -> None:
+    columns: list[twin.Codec] = [("int4", {}), ("text", {})]
+    stream = stream_of([(n, "x" * 50) for n in range(500)], columns)
+    stream = twin.HEADER + stream[len(twin.HEADER) : -len(twin.TRAILER)] * 200 + twin.TRAILER
+    said = 0
+    for _ in range(200):
+        into = digester(columns)
+        intake = into.intake(schema_of(columns))
+        decoders = [Decoder(columns), Decoder(columns)]
+        for decoder in decoders:
+            decoder.feed_rows(stream)
+        together = threading.Barrier(2)
+
+        def work(decoder: Decoder, intake: Any = intake, together: threading.Barrier = together) -> bool:
+            together.wait()
+            try:
+                decoder.tally(intake)
+            except RuntimeError:
+                return True
+            return False
+
+        with concurrent.futures.ThreadPoolExecutor(2) as pool:
+            busy = sum(pool.map(work, decoders))
+        said += busy
+        assert into.digest.rows == 200_000 if not busy else 0 <= into.digest.rows < 200_000
+        if said:
+            break
+    assert said
+
+
 def test_tally_refuses_what_take_refuses() -> None:
     columns: list[twin.Codec] = [("int4", {}), ("text", {})]
     stream = bytearray(stream_of([(1, "a"), (2, "b")], columns))
@@ -276,6 +337,16 @@ def test_decoder_huge_row_grows_the_buffer_and_gives_it_back() -> None:
     decoder.feed_messages(framed(twin.encode([(b"c",)], columns) + TRAILER))
     assert drain(decoder, columns) == [(b"c",)]
     decoder.finish()
+
+
+@pytest.mark.parametrize("wanted", [2**48 + 1, 6 * 10**18, 7 * 10**18, 2**63 - 1])
+def test_buffer_view_of_more_than_any_memory_is_refused(wanted: int) -> None:
+    """Not made of a sum that overflows, in less room than what was received needs."""
+    decoder = Decoder([TEXT], 4096)
+    decoder.feed_rows(stream_of([("x" * 100_000,)], [TEXT]))
+    with pytest.raises(MemoryError):
+        decoder.buffer_view(wanted)
+    assert drain(decoder, [TEXT]) == [("x" * 100_000,)]
 
 
 def test_buffer_view_kept_too_long_is_not_freed_under_its_holder() -> None:

@@ -123,6 +123,13 @@ def test_offsets_outside_the_data_raise(values: tuple[int, int], width: str, spe
     refuses(spec, Node(b"u" if width == "i" else b"U", 1, [None, packed(*values, width=width), b"abcdef"]))
 
 
+@pytest.mark.parametrize("offset", [2**48 - 1, 2**48])
+@pytest.mark.parametrize("width", [2**16, 2**31 - 1])
+def test_values_whose_bytes_are_more_than_any_memory_raise(width: int, offset: int) -> None:
+    """65,536 × 2^48 is 0 in 64 bits, which any buffer has."""
+    refuses("binary", Node(b"w:%d" % width, 1, [None, bytes(100)], offset=offset))
+
+
 def test_offsets_that_fall_within_a_block_raise() -> None:
     refuses("text", Node(b"u", 3, [None, packed(0, 3, 1, 6), b"abcdef"]))
 
