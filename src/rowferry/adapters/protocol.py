@@ -138,6 +138,14 @@ class Placed(Protocol):
 
 
 @runtime_checkable
+class Orphaning(Protocol):
+    """A target that takes rows whose foreign keys point nowhere."""
+
+    def orphans(self, name: TableName) -> list[str]:
+        """Of each foreign key of the table how many rows have no parent, in words; nothing where all have one."""
+
+
+@runtime_checkable
 class Noting(Protocol):
     """A target with something to say in the report about how it went."""
 

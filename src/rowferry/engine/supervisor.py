@@ -18,7 +18,7 @@ from typing import Any
 
 from rowferry import limits
 from rowferry.adapters import registry
-from rowferry.adapters.protocol import Noting, Source, Target
+from rowferry.adapters.protocol import Noting, Orphaning, Source, Target
 from rowferry.engine import opening, outcome, planner, proof, unfit, unique
 from rowferry.engine.jobs import plan_of
 from rowferry.engine.progress import EventHandler, JobFinished, JobStarted, Note, TableTotals, Waiting
@@ -496,6 +496,9 @@ class Copy:
             problem = counted.unclosed() or outcome.digest_problem(counted)
             if problem:
                 problems.append(f"table {counted.source!r}: {problem}")
+        if isinstance(target, Orphaning):
+            names = [t.target.name for t in plan.tables]
+            problems += [f"table {str(name)!r}: {o}" for name in names for o in target.orphans(name)]
         if stale and self._request.no_verify:
             notes.append("some chunks were read under an older snapshot and, as asked for, not verified")
         whole = {

@@ -16,6 +16,7 @@ import msgspec
 
 from rowferry.adapters.sqlite.types import TEXT, candidates, forms_of, read_spec, target_type, value_default
 from rowferry.adapters.sqlite.wire import Session, quote
+from rowferry.errors import RowferryError
 from rowferry.model import Column, ForeignKey, Refusal, Table, TableName, is_own
 from rowferry.types import Type, dump, load
 
@@ -307,6 +308,28 @@ def _foreign_keys(session: Session, shape: Shape) -> tuple[ForeignKey, ...]:
         ForeignKey(f"{shape.name}_fk{number}", tuple(columns), TableName(None, parent))
         for number, (parent, columns) in sorted(found.items())
     )
+
+
+def orphans(session: Session, name: TableName) -> list[str]:
+    """For each foreign key of the table whose rows do not all have a parent: how many have none, in words."""
+    shape = shape_of(session, name)
+    if shape is None or not (keys := _foreign_keys(session, shape)):
+        return []
+    try:
+        rows = session.execute(
+            'SELECT fkid, count(*), min("rowid"), "parent" FROM pragma_foreign_key_check(?) GROUP BY fkid, "parent"',
+            (shape.name,),
+        )
+    except RowferryError as error:
+        if error.transient:
+            raise
+        return [f"its foreign keys could not be checked: {error.message}"]
+    return [
+        f"{count:,} rows have no parent in {parent!r} (foreign key {', '.join(keys[number].columns)}"
+        + ("" if first is None else f"; the first has rowid {first}")
+        + "), which SQLite lets pass"
+        for number, count, first, parent in rows
+    ]
 
 
 def children_with_rows(session: Session, name: TableName, without: Collection[TableName]) -> list[str]:

@@ -276,6 +276,11 @@ class SqliteTarget:
         rows: int = self._session.atomic(merge)
         return rows
 
+    def orphans(self, name: TableName) -> list[str]:
+        """foreign_keys is off while rows arrive (and in SQLite unless asked for): what they break is counted here."""
+        found: list[str] = self._session.call(lambda s: catalog.orphans(s, name))
+        return found
+
     def set_sequences(self, table: Table) -> None:
         """Nothing: an INTEGER PRIMARY KEY goes on above its largest value, AUTOINCREMENT's counter too."""
 
