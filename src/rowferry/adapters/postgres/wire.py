@@ -178,11 +178,20 @@ class Wire:
             self.gather(True)
 
     def gather(self, on: bool) -> None:
-        """Whether :meth:`receive_into` waits for GATHER_BYTES. Never under TLS, whose bytes are not the socket's."""
-        if not isinstance(self._sock, ssl.SSLSocket):
-            self._gathers = on
+        """Whether :meth:`receive_into` waits for GATHER_BYTES. Never under TLS, whose bytes are not the socket's.
+
+        While it does, nothing else is to be called that reads or sends: it would fail where it has to wait.
+        """
+        if isinstance(self._sock, ssl.SSLSocket):
+            return
+        if self.closed:
+            raise ConnectionLostError("the connection is closed")
+        try:
             self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, GATHER_BYTES if on else 1)
             self._sock.settimeout(GATHER_WAIT_S if on else None)
+        except OSError as error:
+            raise self._lost(f"the connection broke: {error}") from None
+        self._gathers = on
 
     def give_back(self, data: bytes) -> None:
         """Puts bytes that were read too far back in front."""
