@@ -9,7 +9,11 @@ from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_FillInfo
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.string cimport memchr, memcmp, memmove
 
-from arrow_c cimport ArrowArray, ArrowSchema, array_of, schema_of
+import itertools
+
+from arrow_c cimport (
+    ArrowArray, ArrowSchema, array_of, at_i32, at_i64, bytes_of, check_array, check_children, schema_of,
+)
 from intake cimport (
     INTAKE_BITS, INTAKE_BUSY, INTAKE_LISTS, INTAKE_TEXTS, INTAKE_VALUES,
     Intake, IntakeColumn, intake_of,

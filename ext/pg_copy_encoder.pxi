@@ -66,9 +66,9 @@ cdef int read_format(Field* field, str codec, str form) except -1:
     plain = form.partition(":")[0] if form.startswith("ts") else form  # a timestamp's zone does not matter
     if plain in FORMATS:
         field.input, field.width, field.factor = FORMATS[plain]
-    elif form.startswith("w:"):
+    elif form.startswith("w:") and form[2:].isdecimal() and int(form[2:]) <= I32_MAX:
         field.input, field.width = I_FIXED_BINARY, int(form[2:])
-    elif form.startswith("d:"):
+    elif form.startswith("d:") and form.count(",") in (1, 2):
         parts = [int(part) for part in form[2:].split(",")]
         field.input, field.scale, field.width = I_DECIMAL, parts[1], (parts[2] if len(parts) > 2 else 128) >> 3
         if field.width not in (16, 32) or not 0 <= field.scale <= 76:
@@ -86,7 +86,7 @@ cdef int read_format(Field* field, str codec, str form) except -1:
 
 cdef int64_t end_of(const Field* field, int64_t count) noexcept:
     """The last of count + 1 offsets."""
-    return (<const int32_t*> field.offsets)[count] if field.width == 4 else (<const int64_t*> field.offsets)[count]
+    return at_i32(field.offsets, count) if field.width == 4 else at_i64(field.offsets, count)
 
 
 cdef int bind(Field* field, tuple codec, ArrowSchema* schema, ArrowArray* array, int64_t offset, int64_t length,
@@ -96,19 +96,21 @@ cdef int bind(Field* field, tuple codec, ArrowSchema* schema, ArrowArray* array,
     sizes: an iterator over the bytes of the array's buffers, as pyarrow names them, or None: then
     the producer is trusted with them.
     """
-    cdef int64_t size, end, k
+    cdef int64_t size, end, k, count
     cdef bint variable
+    check_array(schema, array, offset + length)
     read_format(field, codec[0], schema.format.decode())
     offset += array.offset
     if schema.dictionary != NULL:
         raise TypeError(f"codec {codec[0]!r} does not take dictionaries")
-    if array.offset + length > array.offset + array.length or length < 0:
-        raise ValueError("an Arrow array is shorter than its batch")
-    known = [next(sizes) for k in range(max(1, array.n_buffers))] if sizes is not None else None
+    variable = field.input in (I_TEXT, I_BINARY, I_LIST)
+    count = 1 if field.input == I_NULL else 3 if variable and field.input != I_LIST else 2
+    known = list(itertools.islice(sizes, count)) if sizes is not None else None  # pyarrow: one of nulls, absent
+    if known is not None and len(known) != count:
+        raise ValueError("the batch has more buffers than sizes were given for")
     if field.input == I_NULL:
         return 0
-    variable = field.input in (I_TEXT, I_BINARY, I_LIST)
-    if array.n_buffers != (3 if variable and field.input != I_LIST else 2):
+    if array.n_buffers != count or array.buffers == NULL:
         raise ValueError(f"an Arrow array of format {schema.format.decode()!r} with {array.n_buffers} buffers")
     if array.buffers[0] == NULL and array.null_count > 0:
         raise ValueError("an Arrow array with nulls and no bitmap")
@@ -116,6 +118,7 @@ cdef int bind(Field* field, tuple codec, ArrowSchema* schema, ArrowArray* array,
     field.offset = offset
     field.offsets = field.data = NULL
     field.has_nul = False
+    bytes_of(offset + length + 1, field.width)
     if length and array.buffers[1] == NULL and not (field.input == I_FIXED_BINARY and field.width == 0):
         raise ValueError("an Arrow array without its buffer")
     if known is not None and length:
@@ -134,6 +137,8 @@ cdef int bind(Field* field, tuple codec, ArrowSchema* schema, ArrowArray* array,
     if length:
         field.offsets = <const uint8_t*> array.buffers[1] + offset * field.width
     if field.input == I_LIST:
+        check_children(schema, array, 1)
+        check_array(schema.children[0], array.children[0], 0)
         field.data_size = array.children[0].length
         bind(field.child, tuple(codec[1]["inner"]), schema.children[0], array.children[0], 0, field.data_size, sizes)
         return 0
@@ -241,11 +246,13 @@ cdef class Encoder:
 
     cdef int bind_all(self, batch, ArrowSchema* schema, ArrowArray* array) except -1:
         cdef int c
+        check_array(schema, array, 0)
         if schema.format != b"+s":
             raise TypeError("a batch of columns is needed")
         if array.n_children != self.width or schema.n_children != self.width:
             raise ValueError(f"a batch with {array.n_children} columns, expected {self.width}")
-        if array.n_buffers and array.buffers[0] != NULL and array.null_count != 0:
+        check_children(schema, array, self.width)
+        if array.n_buffers and array.buffers != NULL and array.buffers[0] != NULL and array.null_count != 0:
             raise ValueError("a batch whose rows may be null")
         columns = getattr(batch, "columns", None)
         for c in range(self.width):

@@ -1,7 +1,7 @@
 # Arrow buffers to COPY BINARY tuples: one value at a time, row by row, so that the output is
 # written once and in order.
 
-from arrow_c cimport bit_at
+from arrow_c cimport at_f32, at_f64, at_i16, at_i32, at_i64, at_u16, at_u32, at_u64, bit_at
 from pg_numeric cimport (
     LIMBS, NUMERIC_BYTES_MAX, numeric_from_limbs, numeric_from_text, numeric_from_word, numeric_show_all,
 )
@@ -70,17 +70,17 @@ cdef inline int64_t integer_at(const Field* f, int64_t i, bint* beyond) noexcept
     beyond[0] = False
     if f.input == I_UNSIGNED:
         if f.width == 8:
-            wide = (<const uint64_t*> f.data)[i]
+            wide = at_u64(f.data, i)
             beyond[0] = wide > <uint64_t> I64_MAX
             return <int64_t> wide
         if f.width == 4:
-            return (<const uint32_t*> f.data)[i]
-        return (<const uint16_t*> f.data)[i] if f.width == 2 else f.data[i]
+            return at_u32(f.data, i)
+        return at_u16(f.data, i) if f.width == 2 else f.data[i]
     if f.width == 8:
-        return (<const int64_t*> f.data)[i]
+        return at_i64(f.data, i)
     if f.width == 4:
-        return (<const int32_t*> f.data)[i]
-    return (<const int16_t*> f.data)[i] if f.width == 2 else (<const int8_t*> f.data)[i]
+        return at_i32(f.data, i)
+    return at_i16(f.data, i) if f.width == 2 else (<const int8_t*> f.data)[i]
 
 
 cdef inline bint span_at(const Field* f, int64_t i, int64_t* start, int64_t* size) noexcept nogil:
@@ -91,18 +91,18 @@ cdef inline bint span_at(const Field* f, int64_t i, int64_t* start, int64_t* siz
         size[0] = f.width
         return True
     if f.width == 4:
-        start[0] = (<const int32_t*> f.offsets)[i]
-        end = (<const int32_t*> f.offsets)[i + 1]
+        start[0] = at_i32(f.offsets, i)
+        end = at_i32(f.offsets, i + 1)
     else:
-        start[0] = (<const int64_t*> f.offsets)[i]
-        end = (<const int64_t*> f.offsets)[i + 1]
+        start[0] = at_i64(f.offsets, i)
+        end = at_i64(f.offsets, i + 1)
     size[0] = end - start[0]
     return 0 <= start[0] <= end <= f.data_size
 
 
 cdef inline int micros_at(const Field* f, int64_t i, int64_t* micros) noexcept nogil:
     """A count of the field's unit as whole µs."""
-    cdef int64_t value = (<const int64_t*> f.data)[i] if f.width == 8 else (<const int32_t*> f.data)[i]
+    cdef int64_t value = at_i64(f.data, i) if f.width == 8 else at_i32(f.data, i)
     if f.factor == 0:
         micros[0] = value / 1000
         return E_FRACTION if micros[0] * 1000 != value else OK
@@ -160,7 +160,7 @@ cdef inline int encode_moment(const Field* f, int64_t i, uint8_t* out, int* size
     cdef int64_t value
     cdef int code
     if f.kind == K_DATE:
-        value = (<const int32_t*> f.data)[i]
+        value = at_i32(f.data, i)
         size[0] = 4
         if value != I32_MAX and value != I32_MIN:
             value -= EPOCH_DAYS
@@ -170,7 +170,7 @@ cdef inline int encode_moment(const Field* f, int64_t i, uint8_t* out, int* size
         return OK
     size[0] = 8
     if f.kind == K_TIMESTAMP:
-        value = (<const int64_t*> f.data)[i]
+        value = at_i64(f.data, i)
         if value == I64_MAX or value == I64_MIN:
             store64(out, <uint64_t> value)
             return OK
@@ -197,9 +197,9 @@ cdef inline int encode_interval(const Field* f, int64_t i, uint8_t* out, int* si
         if code != OK:
             return code if code == E_FRACTION else E_INTERVAL
     else:
-        months = (<const uint32_t*> value)[0]
-        days = (<const uint32_t*> value)[1]
-        nanos = (<const int64_t*> value)[1]
+        months = at_u32(value, 0)
+        days = at_u32(value, 1)
+        nanos = at_i64(value, 1)
         micros = nanos / 1000
         if micros * 1000 != nanos:
             return E_FRACTION
@@ -217,9 +217,9 @@ cdef inline int encode_float(const Field* f, int64_t i, uint8_t* out, int* size)
     cdef uint32_t bits32
     if f.kind == K_FLOAT4:
         if f.input == I_FLOAT32:
-            bits32 = (<const uint32_t*> f.data)[i]
+            bits32 = at_u32(f.data, i)
         else:
-            wide = (<const double*> f.data)[i]
+            wide = at_f64(f.data, i)
             narrow = <float> wide
             if <double> narrow != wide and wide == wide:
                 return E_FLOAT
@@ -227,7 +227,7 @@ cdef inline int encode_float(const Field* f, int64_t i, uint8_t* out, int* size)
         store32(out, bits32)
         size[0] = 4
         return OK
-    wide = (<const float*> f.data)[i] if f.input == I_FLOAT32 else (<const double*> f.data)[i]
+    wide = at_f32(f.data, i) if f.input == I_FLOAT32 else at_f64(f.data, i)
     memcpy(&bits, &wide, 8)
     store64(out, bits)
     size[0] = 8
@@ -409,31 +409,31 @@ cdef inline int encode_row(const Field* fields, int columns, int64_t r, Output* 
             quick = Q_NONE
         elif quick == Q_INT32:
             store32(at, 4)
-            store32(at + 4, (<const uint32_t*> f.data)[r])
+            store32(at + 4, at_u32(f.data, r))
             at += 8
             continue
         elif quick == Q_INT64:
             store32(at, 8)
-            store64(at + 4, (<const uint64_t*> f.data)[r])
+            store64(at + 4, at_u64(f.data, r))
             at += 12
             continue
         elif quick == Q_DATE:
-            value = (<const int32_t*> f.data)[r] - EPOCH_DAYS
+            value = at_i32(f.data, r) - EPOCH_DAYS
             if DATE_MIN <= value < DATE_END:  # else ±infinity, or beyond the range
                 store32(at, 4)
                 store32(at + 4, <uint32_t> value)
                 at += 8
                 continue
         elif quick == Q_DECIMAL:
-            value = (<const int64_t*> f.data)[2 * r]
-            if -WORD_MAX < value < WORD_MAX and (<const int64_t*> f.data)[2 * r + 1] == value >> 63:
+            value = at_i64(f.data, 2 * r)
+            if -WORD_MAX < value < WORD_MAX and at_i64(f.data, 2 * r + 1) == value >> 63:
                 length = numeric_from_word(<uint64_t> (-value if value < 0 else value), value < 0, f.scale, at + 4)
                 store32(at, <uint32_t> length)
                 at += 4 + length
                 continue
         else:  # Q_TEXT
-            start = (<const int32_t*> f.offsets)[r]
-            size = (<const int32_t*> f.offsets)[r + 1] - start
+            start = at_i32(f.offsets, r)
+            size = at_i32(f.offsets, r + 1) - start
             if start < 0 or size < 0 or start + size > f.data_size:
                 column[0] = c
                 return E_OFFSETS

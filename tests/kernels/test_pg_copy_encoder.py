@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 
 from kernels import pg_copy_reference as twin
+from kernels.test_row_digest_hostile import Mutated
 from rowferry._native.pg_copy import HEADER, TRAILER, DecodeError, Decoder, EncodeError, Encoder, frame_prefix
 
 D = decimal.Decimal
@@ -315,6 +316,66 @@ class Lying:
 def test_encode_buffers_shorter_than_the_array_raise(codec: str, array: pa.Array, sizes: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="shorter"):
         Encoder([(codec, {})]).encode(Lying(array, *sizes))
+
+
+STRUCTS: list[tuple[twin.Codec, pa.Array]] = [
+    (("int8", {}), pa.array([1, None])),
+    (("text", {}), pa.array(["a", "b"])),
+    (("bytea", {}), pa.array([b"abc", b"def"], pa.binary(3))),
+    (("list", {"inner": ("text", {}), "element_oid": 25}), pa.array([["a"], None])),
+]
+
+
+@pytest.mark.parametrize(("codec", "array"), STRUCTS, ids=["int8", "text", "fixed", "list"])
+@pytest.mark.parametrize(
+    ("level", "part", "name", "value"),
+    [
+        ("batch", "array", "length", 2**62), ("batch", "array", "length", -1), ("batch", "array", "children", None),
+        ("batch", "array", "n_children", 2), ("batch", "array", "offset", 1), ("batch", "array", "offset", -1),
+        ("batch", "array", "offset", 2**61 - 2), ("batch", "schema", "children", None),
+        ("batch", "schema", "n_children", 0), ("batch", "schema", "format", b"n"), ("batch", "schema", "format", None),
+        ("column", "array", "length", 1), ("column", "array", "length", 2**62), ("column", "array", "offset", -1),
+        # Times the width of a value, these are 0 in 64 bits.
+        ("column", "array", "offset", 2**61 - 2), ("column", "array", "offset", 2**62 - 2),
+        ("column", "array", "offset", 2**63 - 1), ("column", "array", "n_buffers", 1),
+        ("column", "array", "n_buffers", 2**40), ("column", "array", "buffers", None),
+        ("column", "array", "release", None), ("column", "schema", "release", None),
+        ("column", "schema", "format", None), ("column", "schema", "format", b"w:-1"),
+        ("column", "schema", "format", b"w:99999999999"), ("column", "schema", "format", b"d:5"),
+        ("items", "array", "length", 2**62), ("items", "array", "offset", 2**62 - 1),
+        ("items", "array", "buffers", None), ("items", "schema", "format", None), ("items", "array", "release", None),
+        ("lists", "array", "children", None), ("lists", "array", "n_children", 0),
+        ("lists", "schema", "children", None), ("lists", "schema", "n_children", 2),
+    ],
+)  # fmt: skip
+def test_encode_altered_structs_raise(
+    codec: twin.Codec, array: pa.Array, level: str, part: str, name: str, value: Any
+) -> None:
+    if level in ("items", "lists"):
+        codec, array = STRUCTS[-1]
+
+    def alter(m: Mutated) -> None:
+        place = (m.schema, m.array)
+        if level != "batch":
+            place = (m.schema.children[0].contents, m.array.children[0].contents)
+        if level == "items":
+            place = (place[0].children[0].contents, place[1].children[0].contents)
+        m.set(place[0] if part == "schema" else place[1], name, value)
+
+    batch = pa.RecordBatch.from_arrays([array], names=["a"])
+    mutated: Any = Mutated(batch, alter)
+    mutated.columns = batch.columns
+    try:
+        with pytest.raises((ValueError, TypeError)):
+            Encoder([codec]).encode(mutated)
+    finally:
+        mutated.restore()
+
+
+def test_encode_values_at_any_address() -> None:
+    array = pa.array([1, -2, 2**62])
+    moved = pa.Array.from_buffers(pa.int64(), 3, [None, pa.py_buffer(b"x" + array.buffers()[1].to_pybytes()).slice(1)])
+    assert encode("int8", moved) == encode("int8", array)
 
 
 def test_encode_data_shorter_than_its_offsets_raises() -> None:
