@@ -300,6 +300,25 @@ def test_column_that_changed_its_type_in_mid_job_takes_no_row(target: Target, sq
     assert sql("SELECT count(*) FROM t") == [(0,)]
 
 
+def test_trigger_that_is_made_in_mid_job_is_not_overlooked(target: Target, sql: Any, way: str) -> None:
+    sql("CREATE TABLE t (a int)")
+    table = described(target)
+    columns = plans(table, ["a"])
+    target.ledger.open(create=True)
+    sql("CREATE TRIGGER doubling BEFORE INSERT ON t FOR EACH ROW SET NEW.a = NEW.a * 2")
+    with contextlib.closing(target.writer()) as writer:
+        writer.claim("none")
+        with pytest.raises(TargetError, match="trigger doubling was made while the job ran"):
+            writer.write(WriteRequest(table, T, columns), blocks_of(columns, {"a": [1]}))
+        writer.rollback()
+        assert sql("SELECT count(*) FROM t") == [(0,)]
+        writer.claim("none")
+        # The plan knew of it: the user chose that it fires.
+        assert writer.write(WriteRequest(described(target), T, columns), blocks_of(columns, {"a": [1]})) == 1
+        writer.commit()
+    assert sql("SELECT a FROM t") == [(2,)]
+
+
 def test_server_without_local_infile_gets_inserts_and_the_target_says_so(
     target: Target, sql: Any, mysql_server: mysql_servers.Mariadb
 ) -> None:

@@ -132,6 +132,11 @@ def _same_name(session: MysqlSession, real: str, asked: str) -> bool:
     return real.lower() == asked.lower()
 
 
+def triggers(session: MysqlSession, name: TableName) -> tuple[str, ...]:
+    """Names of the table's triggers, as far as this user may see them."""
+    return tuple(str(row[0]) for row in session.execute(_TRIGGERS, (name.schema, name.name)))
+
+
 def fingerprint(session: MysqlSession, name: TableName) -> str:
     """Changes when the columns do, or the table is dropped and made anew; '' where there is none."""
     shape = _shape(session, name)
@@ -170,7 +175,7 @@ def describe(session: MysqlSession, name: TableName, *, census: bool = False, as
         fingerprint=shape.fingerprint,
         kind="partitioned" if shape.partitioned else shape.kind,
         foreign_keys=_foreign_keys(session, place),
-        triggers=tuple(str(row[0]) for row in session.execute(_TRIGGERS, place)),
+        triggers=triggers(session, TableName(*place)),
     )
     return _with_census(session, table) if census else table
 

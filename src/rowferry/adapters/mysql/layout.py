@@ -77,7 +77,11 @@ def fields_of(session: MysqlSession, name: TableName) -> dict[str, Field]:
         if parsed is not None:
             fields[str(row[1])] = Field(native, parsed, row[3] == "YES")
     if not fields:
-        raise TargetError("the table is not there (any more)", table=str(name))
+        raise TargetError(
+            "the table is not there (any more)",
+            table=str(name),
+            hint="it was dropped or emptied while the job ran: its rows are gone; start a new job (--job NAME)",
+        )
     return fields
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import weakref
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -21,6 +20,7 @@ from rowferry.adapters.mysql.session import MysqlSession
 from rowferry.adapters.mysql.source import MysqlSource
 from rowferry.adapters.mysql.writer import STAGE, MysqlWriter, put
 from rowferry.adapters.protocol import Block, Ledger, Source, SourceOptions, TargetOptions, Writer
+from rowferry.adapters.servers import at, without_keys
 from rowferry.adapters.sql_ledger import LedgerNames, SqlLedger
 from rowferry.adapters.transactions import atomic
 from rowferry.errors import ConfigError, RowferryError, TargetError
@@ -57,16 +57,6 @@ def ledger_names(session: MysqlSession) -> LedgerNames:
         # A claim reads along it, so that it holds no more than the row it takes.
         chunks_more=", KEY chunks_todo (job, state, wave, table_index, number)",
     )
-
-
-@contextlib.contextmanager
-def _at(name: TableName) -> Iterator[None]:
-    """Errors say which table they are about."""
-    try:
-        yield
-    except RowferryError as error:
-        error.at(table=str(name))
-        raise
 
 
 class MysqlLedger(SqlLedger):
@@ -141,11 +131,11 @@ class MysqlTarget:
     # -- what is there, what would be made
 
     def describe(self, name: TableName) -> Table | None:
-        with self._lock, _at(name):
+        with self._lock, at(name):
             return self._definer.describe(name)
 
     def is_empty(self, name: TableName) -> bool:
-        with self._lock, _at(name):
+        with self._lock, at(name):
             return self._definer.is_empty(name)
 
     def plan_column(self, column: Column, form: Type) -> Column | Refusal:
@@ -172,49 +162,49 @@ class MysqlTarget:
             return problems
 
     def obstacles(self, table: Table, mode: str, together: Collection[TableName]) -> list[str]:
-        with self._lock, _at(table.name):
+        with self._lock, at(table.name):
             return self._definer.obstacles(table, mode, together)
 
     # -- steps
 
     def create_table(self, table: Table, name: TableName, source_engine: str) -> None:
-        with self._lock, _at(name):
+        with self._lock, at(name):
             self._definer.create_table(table, name, source_engine)
 
     def add_keys(self, table: Table, name: TableName) -> None:
-        with self._lock, _at(name):
+        with self._lock, at(name):
             self._definer.add_keys(table, name)
 
     def truncate(self, name: TableName) -> None:
-        with self._lock, _at(name):
+        with self._lock, at(name):
             self._definer.truncate(name)
 
     def drop(self, name: TableName) -> None:
-        with self._lock, _at(name):
+        with self._lock, at(name):
             self._definer.drop(name)
 
     def attachments(self, table: Table, together: Mapping[TableName, Table]) -> list[Attachment]:
-        with self._lock, _at(table.name):
+        with self._lock, at(table.name):
             return self._definer.attachments(table, together)
 
     def attach(self, table: Table, loaded: TableName, places: Mapping[TableName, TableName], trial: bool) -> None:
-        with self._lock, _at(table.name):
+        with self._lock, at(table.name):
             self._definer.attach(table, loaded, places, trial)
 
     def swap(self, loaded: TableName, name: TableName, attachments: Sequence[Attachment] = ()) -> None:
-        with self._lock, _at(name):
+        with self._lock, at(name):
             self._definer.swap(loaded, name, attachments)
 
     def merge(self, staged: TableName, table: Table, columns: Sequence[str]) -> int:
-        with self._lock, _at(table.name), atomic(self._control, self._control.within):
+        with self._lock, at(table.name), atomic(self._control, self._control.within):
             return self._definer.merge(staged, table, columns)
 
     def set_sequences(self, table: Table) -> None:
-        with self._lock, _at(table.name):
+        with self._lock, at(table.name):
             self._definer.set_sequences(table)
 
     def disable_triggers(self, table: Table, disable: bool) -> None:
-        with self._lock, _at(table.name):
+        with self._lock, at(table.name):
             self._definer.disable_triggers(table, disable)
 
     # -- rows
@@ -236,14 +226,23 @@ class MysqlTarget:
             mode = "append"
             if insert and delete is not None and self._definer.is_referenced(table.name):
                 # Deleting a row would delete or orphan those that refer to it: replaced rows stay and change.
-                mode, delete = "upsert", _without_keys(delete, insert, key)
+                mode, delete = "upsert", without_keys(delete, insert, key)
             if delete is not None and delete.num_rows:
                 keys = [next(c for c in columns if c.target == name) for name in key]
                 self._delete(session, table, keys, delete)
             rows = 0
             if insert:
                 blocks = (Block(b) for b in insert)
-                rows = put(session, table.name, columns, blocks, mode=mode, key=key, on_inserts=self._say_inserts)
+                rows = put(
+                    session,
+                    table.name,
+                    columns,
+                    blocks,
+                    mode=mode,
+                    key=key,
+                    triggers=table.triggers,
+                    on_inserts=self._say_inserts,
+                )
             session.commit()
             return rows
         except RowferryError as error:
@@ -276,10 +275,3 @@ class MysqlTarget:
     def close(self) -> None:
         self._locks.close()
         self._control.close()
-
-
-def _without_keys(delete: pa.RecordBatch, insert: Sequence[pa.RecordBatch], key: Sequence[str]) -> pa.RecordBatch:
-    """The keys to delete that no inserted row has."""
-    inserted = pa.Table.from_batches(insert).select(list(key))
-    left = pa.Table.from_batches([delete]).join(inserted, keys=list(key), join_type="left anti").combine_chunks()
-    return left.to_batches()[0] if left.num_rows else delete.slice(0, 0)

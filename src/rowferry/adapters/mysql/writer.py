@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 from rowferry.adapters import sql_ledger
-from rowferry.adapters.mysql import layout
+from rowferry.adapters.mysql import catalog, layout
 from rowferry.adapters.mysql.connect import Connector
 from rowferry.adapters.mysql.control import JobLocks
 from rowferry.adapters.mysql.layout import Layout
@@ -14,6 +14,7 @@ from rowferry.adapters.mysql.loading import HARMLESS, Loader
 from rowferry.adapters.mysql.quoting import qualified, quote, quotes
 from rowferry.adapters.mysql.session import MysqlSession
 from rowferry.adapters.protocol import Block, WriteRequest
+from rowferry.adapters.servers import LedgerWriter
 from rowferry.adapters.sql_ledger import LedgerNames
 from rowferry.errors import DataError, TargetError
 from rowferry.model import ChunkRow, ColumnPlan, TableName
@@ -40,13 +41,15 @@ def put(
     mode: str = "append",
     key: Sequence[str] = (),
     shown_key: Sequence[str] = (),
+    triggers: Collection[str] = (),
     local: bool = True,
     on_inserts: Callable[[], None] = lambda: None,
 ) -> int:
     """Loads all blocks in the session's open transaction; returns the rows that the target took.
 
-    mode: append | upsert (by ``key``, through a temporary table). on_inserts: called where the server does
-    not take LOAD DATA LOCAL. Raises TargetError, DataError; what ``blocks`` raises passes through.
+    mode: append | upsert (by ``key``, through a temporary table). triggers: those that may fire.
+    on_inserts: called where the server does not take LOAD DATA LOCAL. Raises TargetError, DataError; what
+    ``blocks`` raises passes through.
     """
     way = layout.layout_of(session, name, columns)
     into = way
@@ -73,6 +76,12 @@ def put(
     if layout.layout_of(session, name, columns) != way:
         raise TargetError(
             "the table was changed while the job ran", table=str(name), hint="start a new job for the new shape"
+        )
+    if new := [t for t in catalog.triggers(session, name) if t not in triggers]:
+        raise TargetError(
+            f"trigger {new[0]} was made while the job ran: it could have changed what arrived",
+            table=str(name),
+            hint="drop it and run the same command again, or start a new job with --target-triggers fire",
         )
     return rows
 
@@ -133,7 +142,7 @@ def _has_other_keys(session: MysqlSession, name: TableName, key: Sequence[str]) 
     return len(found) > len(matching)
 
 
-class MysqlWriter:
+class MysqlWriter(LedgerWriter[MysqlSession]):
     """One connection of a MySQL target."""
 
     def __init__(
@@ -143,23 +152,16 @@ class MysqlWriter:
         locks: JobLocks,
         on_inserts: Callable[[], None] = lambda: None,
     ) -> None:
-        self._connector = connector
-        self._names = names
+        super().__init__(connector, names)
         self._locks = locks
         self._on_inserts = on_inserts
         self._local = True
-        self._session = connector.connect()
         #: Until then the server may still undo what a connection of ours that was cut off had loaded, and hold its
         #: chunk (monotonic seconds).
         self._undoing_until = 0.0
 
-    def _alive(self) -> MysqlSession:
-        """The session, between transactions; a new one where the server has gone meanwhile."""
-        if self._session.closed or self._session.readable():
-            self._session.close()
-            self._session = self._connector.patiently()
-            self._undoing_until = time.monotonic() + UNDOING_S
-        return self._session
+    def _reconnected(self) -> None:
+        self._undoing_until = time.monotonic() + UNDOING_S
 
     def claim(self, job: str) -> ChunkRow | None:
         while True:
@@ -174,9 +176,6 @@ class MysqlWriter:
                 self._undoing_until = 0.0
             time.sleep(UNDOING_S / 20)
 
-    def pending(self, job: str) -> int:
-        return sql_ledger.pending(self._alive(), self._names, job)
-
     def write(self, request: WriteRequest, blocks: Iterable[Block]) -> int:
         try:
             return put(
@@ -187,6 +186,7 @@ class MysqlWriter:
                 mode=request.mode,
                 key=request.key,
                 shown_key=request.table.identifying_key,
+                triggers=request.table.triggers if request.name == request.table.name else (),
                 local=self._local,
                 on_inserts=self._no_local,
             )
@@ -197,18 +197,3 @@ class MysqlWriter:
     def _no_local(self) -> None:
         self._local = False
         self._on_inserts()
-
-    def finish(self, job: str, chunk: ChunkRow) -> None:
-        sql_ledger.finish(self._session, self._names, job, chunk)
-
-    def commit(self) -> None:
-        self._session.commit()
-
-    def rollback(self) -> None:
-        self._session.rollback()
-
-    def is_done(self, job: str, chunk: ChunkRow) -> bool:
-        return sql_ledger.is_done(self._alive(), self._names, job, chunk)
-
-    def close(self) -> None:
-        self._session.close()
