@@ -167,13 +167,16 @@ class Bench:
             except cost.FailedError as error:
                 result.outcome = f"FAILED: {error}"
                 return
+        # Every value of the first run's copy is looked at; of the later ones' the rows, numbers and dates.
+        first = not result.costs
+        looked = table if first else table.brief()
         result.costs.append(taken)
         try:
-            found, types = target.look(table)
-            outcome = table.compare(found, self.expected(table, result.rows), types)
+            found, types = target.look(looked)
+            outcome = looked.compare(found, looked.sums_of(table, self.expected(table, result.rows)), types)
         except Exception as error:  # noqa: BLE001 - whatever a driver says of what a peer left
             outcome = f"WRONG: cannot be looked at as the source can: {error}"
-        if not result.outcome.startswith("WRONG"):
+        if first or (outcome.startswith("WRONG") and not result.outcome.startswith("WRONG")):
             result.outcome = outcome
 
 

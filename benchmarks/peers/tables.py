@@ -67,6 +67,8 @@ KINDS: Mapping[str, str] = {
     **dict.fromkeys(("bytea", "blob", "longblob", "mediumblob", "varbinary", "binary"), "binary"),
     **dict.fromkeys(("json", "jsonb"), "json"),
 }
+#: Kinds whose sums are cheap.
+CHEAP = frozenset(("number", "date", "timestamptz"))
 #: A double's sum depends on the order of its rows; an exact type's does not.
 DOUBLE_TOLERANCE = decimal.Decimal("1e-9")
 
@@ -100,6 +102,15 @@ class Table:
     def create(self, engine: str, *, with_key: bool) -> str:
         key = f", primary key ({', '.join(self.key)})" if with_key else ""
         return f"create table {self.name} ({self.ddl[engine]}{key})"
+
+    def brief(self) -> Table:
+        """The same, looked at less closely: without the columns whose sum takes an MD5 of every value."""
+        return dataclasses.replace(self, columns=tuple(c for c in self.columns if c.kind in CHEAP))
+
+    def sums_of(self, whole: Table, sums: Sums) -> Sums:
+        """Of the sums of ``whole``, those of this table's columns."""
+        at = {column.name: 1 + 2 * index for index, column in enumerate(whole.columns)}
+        return (sums[0], *(sums[at[c.name] + more] for c in self.columns for more in (0, 1)))
 
     def sums_query(self, engine: str, place: str, types: Mapping[str, str] | None = None) -> str:
         """SELECT of the row count and two numbers for each column (values that are there; their sum). ``types``, as
