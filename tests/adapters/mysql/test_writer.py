@@ -319,6 +319,36 @@ def test_trigger_that_is_made_in_mid_job_is_not_overlooked(target: Target, sql: 
     assert sql("SELECT a FROM t") == [(2,)]
 
 
+def test_table_that_is_being_altered_is_waited_for_and_not_taken_for_gone(target: Target, sql: Any) -> None:
+    sql("CREATE TABLE t (a int, b varchar(200))", "INSERT INTO t SELECT seq, repeat('x', 200) FROM seq_1_to_300000")
+    table = described(target)
+    columns = plans(table, ["a"])
+    target.ledger.open(create=True)
+    # While it lasts, information_schema has no columns of the table for a session in a transaction.
+    alter = threading.Thread(target=sql, args=("ALTER TABLE t FORCE, ALGORITHM=COPY, LOCK=EXCLUSIVE",))
+    with contextlib.closing(target.writer()) as writer:
+        writer.claim("none")
+        alter.start()
+        while not sql("SELECT 1 FROM information_schema.processlist WHERE state = 'copy to tmp table'"):
+            assert alter.is_alive(), "the table was altered too soon for this test"
+        assert writer.write(WriteRequest(table, T, columns), blocks_of(columns, {"a": [1]})) == 1
+        writer.commit()
+    alter.join()
+    assert sql("SELECT count(*) FROM t") == [(300001,)]
+
+
+def test_table_that_was_dropped_in_mid_job_is_told_as_such(target: Target, sql: Any) -> None:
+    sql("CREATE TABLE t (a int)")
+    table = described(target)
+    target.ledger.open(create=True)
+    sql("DROP TABLE t")
+    with contextlib.closing(target.writer()) as writer:
+        writer.claim("none")
+        with pytest.raises(TargetError, match=r"not there \(any more\); it was dropped .* start a new job"):
+            writer.write(WriteRequest(table, T, plans(table, ["a"])), blocks_of(plans(table, ["a"]), {"a": [1]}))
+        writer.rollback()
+
+
 def test_server_without_local_infile_gets_inserts_and_the_target_says_so(
     target: Target, sql: Any, mysql_server: mysql_servers.Mariadb
 ) -> None:

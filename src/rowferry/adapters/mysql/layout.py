@@ -11,7 +11,7 @@ from rowferry.adapters.mysql.catalog import declared
 from rowferry.adapters.mysql.declared import BLOBS, SPATIAL, TEXT_FORMED, TEXT_NAMES, Declared, parse
 from rowferry.adapters.mysql.quoting import qualified, quote, quotes
 from rowferry.adapters.mysql.session import Flavour, MysqlSession
-from rowferry.errors import TargetError
+from rowferry.errors import RowferryError, TargetError
 from rowferry.model import ColumnPlan, TableName
 
 #: (codec, parameters) of ``_native.mysql_load``.
@@ -71,18 +71,31 @@ def fields_of(session: MysqlSession, name: TableName) -> dict[str, Field]:
                 table=str(name),
                 hint=f"ALTER TABLE {qualified(name)} ENGINE=InnoDB",
             )
-    for row in session.execute(_COLUMNS, place):
+    rows = session.execute(_COLUMNS, place)
+    if not rows:
+        # information_schema passes over a table that somebody changes at this moment: this waits for the end of that.
+        _require(session, name)
+        rows = session.execute(_COLUMNS, place)
+    for row in rows:
         native = declared(row)
         parsed = parse(native)
         if parsed is not None:
             fields[str(row[1])] = Field(native, parsed, row[3] == "YES")
-    if not fields:
+    return fields
+
+
+def _require(session: MysqlSession, name: TableName) -> None:
+    """Raises TargetError where there is no such table."""
+    try:
+        session.query(f"SELECT 1 FROM {qualified(name)} LIMIT 0")
+    except RowferryError as error:
+        if not (error.code or "").startswith("1146/"):
+            raise
         raise TargetError(
             "the table is not there (any more)",
             table=str(name),
-            hint="it was dropped or emptied while the job ran: its rows are gone; start a new job (--job NAME)",
-        )
-    return fields
+            hint="it was dropped while the job ran, and its rows are gone: start a new job (--job NAME)",
+        ) from None
 
 
 def layout_of(session: MysqlSession, name: TableName, columns: Sequence[ColumnPlan]) -> Layout:
