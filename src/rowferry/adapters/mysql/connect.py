@@ -12,17 +12,15 @@ import dataclasses
 import difflib
 import getpass
 import os
-import random
 import socket
 import ssl
 import struct
 import threading
 import warnings
-import weakref
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from rowferry import limits
+from rowferry.adapters import servers
 from rowferry.adapters.mysql import failure, option_files
 from rowferry.errors import ConfigError, RowferryError
 from rowferry.model import Endpoint
@@ -397,43 +395,13 @@ def _open_socket(p: Parameters) -> socket.socket:
     return sock
 
 
-class Connector:
+class Connector(servers.Connector["MysqlSession"]):
     """Opens sessions to one place, and can cut all of them from another thread."""
 
     def __init__(self, p: Parameters, role: type[RowferryError], *, local_infile: bool = False) -> None:
+        super().__init__(role)
         self.parameters = p
-        self._role = role
         self._local_infile = local_infile
-        self._open: weakref.WeakSet[MysqlSession] = weakref.WeakSet()
-        self._lock = threading.Lock()
-        self._cut = threading.Event()
 
-    def connect(self) -> MysqlSession:
-        """One try. Raises the role's error (transient where the server may come back) or ConfigError."""
-        if self._cut.is_set():
-            raise self._role("the connection was cut on request", transient=True)
-        session = connect(self.parameters, self._role, local_infile=self._local_infile)
-        with self._lock:
-            self._open.add(session)
-        return session
-
-    def patiently(self) -> MysqlSession:
-        """Connects, waiting for a server that is being restarted (bounded as a chunk's tries are)."""
-        wait_s = limits.RETRY_WAIT_MIN_S
-        for number in range(limits.CHUNK_TRIES):
-            try:
-                return self.connect()
-            except RowferryError as error:
-                if not error.transient or number + 1 == limits.CHUNK_TRIES or self._cut.is_set():
-                    raise
-            self._cut.wait(random.uniform(wait_s / 2, wait_s))
-            wait_s = min(2 * wait_s, limits.RETRY_WAIT_MAX_S)
-        raise AssertionError("the last try returns or raises")
-
-    def cut(self) -> None:
-        """What any of the sessions waits for fails at once, and none is opened any more. Never raises."""
-        self._cut.set()
-        with self._lock:
-            sessions = list(self._open)
-        for session in sessions:
-            session.cut()
+    def _new(self) -> MysqlSession:
+        return connect(self.parameters, self._role, local_infile=self._local_infile)

@@ -6,13 +6,12 @@ import contextlib
 import hashlib
 import threading
 import time
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
 
-from rowferry import limits
+from rowferry.adapters import servers
 from rowferry.adapters.mysql.connect import Connector
 from rowferry.adapters.mysql.session import MysqlSession
-from rowferry.errors import LedgerError, RowferryError, TargetError
+from rowferry.errors import RowferryError, TargetError
 
 #: The lock's connection has nothing else to say; a server or a proxy that ends silent ones is spoken to in time.
 LOCK_PING_S = 60.0
@@ -59,17 +58,7 @@ class JobLocks:
         with self._lock:
             if not self._held or self._is_alive():
                 return
-            for job in sorted(self._held):
-                until = time.monotonic() + limits.LOCK_PATIENCE_S
-                # The server may not have noticed yet that the old connection is gone.
-                while not (mine := self._get(job)) and time.monotonic() < until:
-                    time.sleep(limits.CLAIM_POLL_S)
-                if not mine:
-                    self._held.discard(job)
-                    raise LedgerError(
-                        "the connection was lost, and with it the job's lock, which another process has taken",
-                        hint="that process goes on with the job",
-                    )
+            servers.take_again(self._held, self._get)
 
     def close(self) -> None:
         with self._lock:
@@ -108,61 +97,31 @@ class JobLocks:
         return "rowferry." + hashlib.blake2b(f"{self._place}\0{job}".encode(), digest_size=16).hexdigest()
 
 
-class Control:
-    """An SqlSession (see ``sql_ledger``) that reconnects between transactions, never within one."""
+class Control(servers.Control[MysqlSession]):
+    """The control connection. DDL commits what is open: what has to wait for a COMMIT is kept here."""
+
+    lost_code = "2013/HY000"
 
     def __init__(self, connector: Connector) -> None:
-        self._connector = connector
-        self._session = connector.connect()
-        self._lock = threading.RLock()
-        #: Between begin and commit or rollback.
-        self._within = False
+        super().__init__(connector)
         self._after: list[Callable[[], None]] = []
-
-    @property
-    def session(self) -> MysqlSession:
-        """The session, alive as far as can be seen from here."""
-        with self._lock:
-            if self._within:
-                if self._session.closed:  # a new session would run the rest of the transaction without its beginning
-                    raise TargetError("the connection was lost in a transaction", code="2013/HY000", transient=True)
-                return self._session
-            if self._session.closed or self._session.readable():
-                self._session.close()
-                self._session = self._connector.patiently()
-            return self._session
-
-    @property
-    def within(self) -> bool:
-        return self._within
-
-    def execute(self, sql: str, params: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        with self._lock:
-            return self.session.execute(sql, params)
-
-    def run(self, sql: str, params: Sequence[Any] = ()) -> int:
-        with self._lock:
-            return self.session.run(sql, params)
 
     def begin(self) -> None:
         with self._lock:
             self._after.clear()
-            self.session.begin()
-            self._within = True
+            super().begin()
 
     def commit(self) -> None:
         with self._lock:
-            self._within = False
             after, self._after = self._after, []
-            self._session.commit()
+            super().commit()
             for action in after:
                 action()
 
     def rollback(self) -> None:
         with self._lock:
-            self._within = False
             self._after.clear()
-            self._session.rollback()
+            super().rollback()
 
     def after_commit(self, action: Callable[[], None]) -> None:
         """Runs ``action`` when what is open is committed (now, where nothing is): DDL would end the transaction."""
@@ -171,6 +130,3 @@ class Control:
                 self._after.append(action)
             else:
                 action()
-
-    def close(self) -> None:
-        self._session.close()

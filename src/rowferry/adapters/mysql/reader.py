@@ -10,6 +10,7 @@ from typing import Protocol
 import pyarrow as pa
 
 from rowferry import compute as pc
+from rowferry.adapters import servers
 from rowferry.adapters.mysql import types, wire
 from rowferry.adapters.mysql.chunks import select_from
 from rowferry.adapters.mysql.declared import DATED, parse
@@ -17,7 +18,7 @@ from rowferry.adapters.mysql.failure import number_of
 from rowferry.adapters.mysql.session import MysqlSession
 from rowferry.adapters.protocol import Block, ReadRequest
 from rowferry.errors import DataError, RowferryError, SourceError
-from rowferry.model import Column, TableName
+from rowferry.model import Column
 from rowferry.types import Type
 
 #: After a chunk, the locks on definitions that it took go with it (but see ``snapshot.unlogged``), and an ALTER
@@ -31,18 +32,11 @@ _LOCK_WAIT = 1205
 _DAY_US = 86_400_000_000
 
 
-class Snapshot(Protocol):
+class Snapshot(servers.Snapshot[MysqlSession], Protocol):
     """What a reader needs of its source."""
 
     #: The database of names without a schema.
     database: str
-
-    def take_session(self) -> MysqlSession:
-        """A session in the snapshot, for one reader alone. Raises SourceError."""
-
-    def leave_session(self, session: MysqlSession) -> None: ...
-
-    def fingerprint(self, name: TableName) -> str: ...
 
     def policy(self, table: str, column: str) -> str | None: ...
 
@@ -50,30 +44,12 @@ class Snapshot(Protocol):
         """Ends the statement that the session is in; the session stays. Never raises."""
 
 
-class MysqlReader:
+class MysqlReader(servers.SnapshotReader[MysqlSession]):
     """The protocol's Reader: one session of the snapshot, from a chunk to the next."""
 
     def __init__(self, source: Snapshot) -> None:
+        super().__init__(source)
         self._source = source
-        self._session: MysqlSession | None = source.take_session()
-
-    def fingerprint(self, name: TableName) -> str:
-        return self._source.fingerprint(name)
-
-    def cut(self) -> None:
-        session = self._session
-        if session is not None:
-            session.cut()
-
-    def close(self) -> None:
-        if self._session is not None:
-            self._source.leave_session(self._session)
-            self._session = None
-
-    def _open(self) -> MysqlSession:
-        if self._session is None or self._session.closed:
-            self._session = self._source.take_session()
-        return self._session
 
     def read(self, request: ReadRequest) -> Iterator[Block]:
         table = str(request.table.name)

@@ -144,6 +144,13 @@ class Session:
         return int("".join(c for c in digits if c.isdigit())[:2] or 0)
 
     @property
+    def closed(self) -> bool:
+        return self.wire.closed
+
+    def readable(self) -> bool:
+        return self.wire.readable()
+
+    @property
     def in_transaction(self) -> bool:
         return self.wire.status != "I"
 

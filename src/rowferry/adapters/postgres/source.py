@@ -19,6 +19,7 @@ from rowferry.adapters.postgres.quoting import ident, literal, qualified
 from rowferry.adapters.postgres.session import Session
 from rowferry.adapters.postgres.wire import ConnectionLostError, ServerError, error_fields
 from rowferry.adapters.protocol import Block, Reader, ReadRequest, SourceOptions
+from rowferry.adapters.servers import SnapshotReader
 from rowferry.errors import DataError, SnapshotLostError, SourceError
 from rowferry.model import Bound, Column, Endpoint, Table, TableName
 from rowferry.types import Type
@@ -234,31 +235,13 @@ def column_expression(column: Column, form: Type) -> str:
     return f"{ident(column.name)}::text" if form.kind in types.STAGED_KINDS else ident(column.name)
 
 
-class PostgresReader:
+class PostgresReader(SnapshotReader[Session]):
     """The protocol's Reader. Each chunk is one transaction that imports the snapshot, so that no
     lock is held on a table between its chunks."""
 
     def __init__(self, source: PostgresSource) -> None:
+        super().__init__(source)
         self._source = source
-        self._session: Session | None = source.take_session()
-
-    def fingerprint(self, name: TableName) -> str:
-        return self._source.fingerprint(name)
-
-    def cut(self) -> None:
-        session = self._session
-        if session is not None:
-            session.cut()
-
-    def close(self) -> None:
-        if self._session is not None:
-            self._source.leave_session(self._session)
-            self._session = None
-
-    def _open(self) -> Session:
-        if self._session is None or self._session.wire.closed:
-            self._session = self._source.take_session()
-        return self._session
 
     def read(self, request: ReadRequest) -> Iterator[Block]:
         from rowferry._native.pg_copy import DecodeError, Decoder, FrameError

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import weakref
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import pyarrow as pa
 
@@ -18,6 +18,7 @@ from rowferry.adapters.postgres.session import Session
 from rowferry.adapters.postgres.source import PostgresSource, require_version
 from rowferry.adapters.postgres.writer import PostgresWriter, load, plan_way
 from rowferry.adapters.protocol import Block, Ledger, Source, SourceOptions, TargetOptions, Writer
+from rowferry.adapters.servers import at, without_keys
 from rowferry.adapters.sql_ledger import LedgerNames, SqlLedger
 from rowferry.adapters.transactions import atomic
 from rowferry.errors import RowferryError, TargetError
@@ -38,16 +39,6 @@ def ledger_names(schema: str, make_schema: bool) -> LedgerNames:
         "WHERE state = 'todo'",
         share=" FOR SHARE",
     )
-
-
-@contextlib.contextmanager
-def _at(name: TableName) -> Iterator[None]:
-    """Errors say which table they are about."""
-    try:
-        yield
-    except RowferryError as error:
-        error.at(table=str(name))
-        raise
 
 
 class PostgresTarget:
@@ -102,47 +93,47 @@ class PostgresTarget:
             return self._fresh().missing_privileges(list(tables), list(creating), self._options.ledger_schema)
 
     def obstacles(self, table: Table, mode: str, together: Collection[TableName]) -> list[str]:
-        with self._lock, _at(table.name):
+        with self._lock, at(table.name):
             return self._fresh().obstacles(table.name, mode, together)
 
     def create_table(self, table: Table, name: TableName, source_engine: str) -> None:
-        with self._lock, _at(name):
+        with self._lock, at(name):
             self._fresh().create_table(table, name, source_engine)
 
     def add_keys(self, table: Table, name: TableName) -> None:
-        with self._lock, _at(name):
+        with self._lock, at(name):
             self._fresh().add_keys(table, name)
 
     def truncate(self, name: TableName) -> None:
-        with self._lock, _at(name):
+        with self._lock, at(name):
             self._fresh().truncate(name)
 
     def drop(self, name: TableName) -> None:
-        with self._lock, _at(name):
+        with self._lock, at(name):
             self._fresh().drop(name)
 
     def attachments(self, table: Table, together: Mapping[TableName, Table]) -> list[Attachment]:
-        with self._lock, _at(table.name):
+        with self._lock, at(table.name):
             return self._fresh().attachments(table, together)
 
     def attach(self, table: Table, loaded: TableName, places: Mapping[TableName, TableName], trial: bool) -> None:
-        with self._lock, _at(table.name), self._transaction():
+        with self._lock, at(table.name), self._transaction():
             self._fresh().attach(table, loaded, places, trial)
 
     def swap(self, loaded: TableName, name: TableName, attachments: Sequence[Attachment] = ()) -> None:
-        with self._lock, _at(name), self._transaction():
+        with self._lock, at(name), self._transaction():
             self._fresh().swap(loaded, name, attachments)
 
     def merge(self, staged: TableName, table: Table, columns: Sequence[str]) -> int:
-        with self._lock, _at(table.name), self._transaction():
+        with self._lock, at(table.name), self._transaction():
             return self._fresh().merge(staged, table, list(columns))
 
     def set_sequences(self, table: Table) -> None:
-        with self._lock, _at(table.name):
+        with self._lock, at(table.name):
             self._fresh().set_sequences(table)
 
     def disable_triggers(self, table: Table, disable: bool) -> None:
-        with self._lock, _at(table.name):
+        with self._lock, at(table.name):
             self._fresh().disable_triggers(table, disable)
 
     def writer(self) -> Writer:
@@ -162,7 +153,7 @@ class PostgresTarget:
             mode = "append"
             if insert and delete is not None and self._is_referenced(session, table, key):
                 # Deleting a row would delete or orphan those that refer to it: replaced rows stay and change.
-                mode, delete = "upsert", _without_keys(delete, insert, key)
+                mode, delete = "upsert", without_keys(delete, insert, key)
             if delete is not None and delete.num_rows:
                 keys = [next(c for c in columns if c.target == name) for name in key]
                 self._delete(session, table, keys, delete)
@@ -208,13 +199,6 @@ class PostgresTarget:
 
     def close(self) -> None:
         self._control.close()
-
-
-def _without_keys(delete: pa.RecordBatch, insert: Sequence[pa.RecordBatch], key: Sequence[str]) -> pa.RecordBatch:
-    """The keys to delete that no inserted row has."""
-    inserted = pa.Table.from_batches(insert).select(list(key))
-    left = pa.Table.from_batches([delete]).join(inserted, keys=list(key), join_type="left anti").combine_chunks()
-    return left.to_batches()[0] if left.num_rows else delete.slice(0, 0)
 
 
 def _holds_jsonb(type_: Type) -> bool:

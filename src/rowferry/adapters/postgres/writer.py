@@ -11,17 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from rowferry.adapters import sql_ledger
 from rowferry.adapters.postgres import failure, types
-from rowferry.adapters.postgres.control import Connector
 from rowferry.adapters.postgres.quoting import ident, idents, literal, qualified
 from rowferry.adapters.postgres.session import Session
 from rowferry.adapters.postgres.wire import ConnectionLostError, ServerError
 from rowferry.adapters.protocol import Block, WriteRequest
-from rowferry.adapters.sql_ledger import LedgerNames
+from rowferry.adapters.servers import LedgerWriter
 from rowferry.convert import value_text
 from rowferry.errors import DataError, RowferryError, TargetError
-from rowferry.model import ChunkRow, ColumnPlan, TableName
+from rowferry.model import ColumnPlan, TableName
 
 if TYPE_CHECKING:
     from rowferry._native.pg_copy import Encoder
@@ -215,28 +213,8 @@ def _narrower(now: str, native: str) -> bool:
     return have is not None and have != had and (had is not None or have != "1")
 
 
-class PostgresWriter:
+class PostgresWriter(LedgerWriter[Session]):
     """The protocol's Writer: one connection, one chunk at a time."""
-
-    def __init__(self, connector: Connector, names: LedgerNames) -> None:
-        self._connector = connector
-        self._names = names
-        self._session = connector.connect()
-
-    def _alive(self) -> Session:
-        """The session, between transactions; a new one where the server has gone meanwhile."""
-        if self._session.wire.closed or self._session.wire.readable():
-            self._session.close()
-            self._session = self._connector.patiently()
-        return self._session
-
-    def claim(self, job: str) -> ChunkRow | None:
-        session = self._alive()
-        session.begin()
-        return sql_ledger.claim(session, self._names, job)
-
-    def pending(self, job: str) -> int:
-        return sql_ledger.pending(self._alive(), self._names, job)
 
     def write(self, request: WriteRequest, blocks: Iterable[Block]) -> int:
         way = plan_way(request.name, request.columns, request.mode, request.key)
@@ -247,7 +225,7 @@ class PostgresWriter:
             self._check_types(request)
             return rows
         except RowferryError as error:
-            if isinstance(error, DataError) and not self._session.wire.closed:
+            if isinstance(error, DataError) and not self._session.closed:
                 # Changed just before the COPY got its lock: then that is what the rows did not fit.
                 self._session.rollback()
                 self._check_types(request)
@@ -278,18 +256,3 @@ class PostgresWriter:
                 column=str(name),
                 hint="start a new job for the new shape",
             )
-
-    def finish(self, job: str, chunk: ChunkRow) -> None:
-        sql_ledger.finish(self._session, self._names, job, chunk)
-
-    def commit(self) -> None:
-        self._session.commit()
-
-    def rollback(self) -> None:
-        self._session.rollback()
-
-    def is_done(self, job: str, chunk: ChunkRow) -> bool:
-        return sql_ledger.is_done(self._alive(), self._names, job, chunk)
-
-    def close(self) -> None:
-        self._session.close()
