@@ -502,9 +502,7 @@ class Copy:
         if stale and self._request.no_verify:
             notes.append("some chunks were read under an older snapshot and, as asked for, not verified")
         whole = {
-            t.index
-            for t in plan.tables
-            if self._request.verify or t.target.volatile or unique.may_merge(t, plan.mode)
+            t.index for t in plan.tables if self._request.verify or t.target.volatile or unique.may_merge(t, plan.mode)
         }
         tables = proof.prove(
             source,
