@@ -345,6 +345,15 @@ def test_repair_deletes_and_inserts_in_one_transaction(target: Target, sql: Any)
     assert sql("SELECT count(*) FROM t") == [(3,)]
 
 
+def test_repair_deletes_no_row_that_a_collation_takes_for_another(target: Target, sql: Any) -> None:
+    sql("CREATE TABLE t (k varchar(9) COLLATE utf8mb4_general_ci)", "INSERT INTO t VALUES ('a'), ('A'), ('a '), ('á')")
+    table = target.describe(T)
+    assert table is not None
+    keys = pa.record_batch([pa.array(["A"])], names=["k"])
+    target.repair(table, plan_of(table), ("k",), keys, [])
+    assert sql("SELECT HEX(k) FROM t ORDER BY HEX(k)") == [("61",), ("6120",), ("C3A1",)]
+
+
 def test_repair_of_a_row_that_others_refer_to_changes_it_in_its_place(target: Target, sql: Any) -> None:
     sql("CREATE TABLE t (id int PRIMARY KEY, v text)", "INSERT INTO t VALUES (1, 'wrong'), (2, 'extra')")
     sql("CREATE TABLE c (t int, FOREIGN KEY (t) REFERENCES t (id) ON DELETE CASCADE)", "INSERT INTO c VALUES (1)")

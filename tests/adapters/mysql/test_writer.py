@@ -408,6 +408,21 @@ def test_upsert_does_not_change_a_row_that_another_unique_key_finds(target: Targ
     assert sql("SELECT * FROM t ORDER BY id") == [(1, "a@x", 1), (2, "b@x", 20), (4, "d@x", 40)]
 
 
+@pytest.mark.parametrize(("there", "sent"), [("A", "a"), ("á", "a"), ("a", "a ")])
+def test_upsert_does_not_change_a_row_that_a_collation_takes_for_another(
+    target: Target, sql: Any, there: str, sent: str
+) -> None:
+    sql(
+        "CREATE TABLE t (n int, k varchar(20) COLLATE utf8mb4_general_ci, v int, PRIMARY KEY (n, k))",
+        f"INSERT INTO t VALUES (1, '{there}', 1)",
+    )
+    with pytest.raises(DataError, match="which the column's collation takes for the same"):
+        write(target, {"n": [1], "k": [sent], "v": [2]}, mode="upsert", key=("n", "k"))
+    assert sql("SELECT k, v FROM t") == [(there, 1)]
+    assert write(target, {"n": [1, 2], "k": [there, sent], "v": [3, 4]}, mode="upsert", key=("n", "k")) == 2
+    assert sql("SELECT k, v FROM t ORDER BY n") == [(there, 3), (sent, 4)]
+
+
 def test_upsert_by_columns_without_a_unique_key_is_refused(target: Target, sql: Any) -> None:
     sql("CREATE TABLE t (id int, v int)")
     with pytest.raises(TargetError, match="no unique key"):

@@ -28,6 +28,8 @@ _INTEGER_BITS = {"tinyint": 8, "smallint": 16, "mediumint": 24, "int": 32, "bigi
 #: Character sets whose bytes are those that we send; a column of another is filled through CONVERT.
 _UTF8 = ("utf8mb4", "utf8mb3", "utf8")
 _BYTES = frozenset(("binary", "varbinary", "vector", *BLOBS, *SPATIAL))
+#: Ends of the collations under which texts of different bytes are never equal.
+_BY_BYTES = ("_nopad_bin", "_0900_bin")
 _LONG_TEXTS = frozenset((*TEXT_NAMES, "json"))
 
 
@@ -82,6 +84,19 @@ def fields_of(session: MysqlSession, name: TableName) -> dict[str, Field]:
         if parsed is not None:
             fields[str(row[1])] = Field(native, parsed, row[3] == "YES")
     return fields
+
+
+def same_bytes(way: Layout, key: Sequence[str], one: str, other: str) -> str | None:
+    """SQL: the key's texts are the same in two tables (aliases) to the byte; None where equal texts always are.
+
+    A collation takes texts for one that are two: 'a' and 'A', and where it pads, 'a' and 'a '.
+    """
+    loose = [
+        f"CAST({one}.{quote(c.target)} AS BINARY) <=> CAST({other}.{quote(c.target)} AS BINARY)"
+        for c, f in zip(way.columns, way.fields, strict=True)
+        if c.target in key and f.declared.name in TEXT_NAMES and not (f.declared.collation or "").endswith(_BY_BYTES)
+    ]
+    return " AND ".join(loose) or None
 
 
 def _require(session: MysqlSession, name: TableName) -> None:

@@ -259,6 +259,8 @@ class MysqlTarget:
         session.query(f"CREATE TEMPORARY TABLE {quote(STAGE)} ({made}) ENGINE=InnoDB")
         Loader(session, way.into(TableName(None, STAGE))).load([Block(rows)])
         same = " AND ".join(f"t.{quote(k.target)} <=> k.{quote(k.target)}" for k in keys)
+        exact = layout.same_bytes(way, [k.target for k in keys], "t", "k")
+        same += f" AND {exact}" if exact is not None else ""
         session.run(f"DELETE t FROM {qualified(table.name)} AS t JOIN {quote(STAGE)} AS k ON {same}")
         session.query(f"DROP TEMPORARY TABLE {quote(STAGE)}")
 

@@ -103,6 +103,7 @@ def _merge_stage(session: MysqlSession, way: Layout, key: Sequence[str], sent: i
     others = [t for t in targets if t not in key]
     changes = ", ".join(f"t.{quote(t)} = s.{quote(t)}" for t in others)
     same = " AND ".join(f"t.{quote(k)} = s.{quote(k)}" for k in key)
+    _refuse_other_rows(session, way, key, same)
     if _has_other_keys(session, way.name, key):
         # ON DUPLICATE KEY would also take a row that another unique key finds, and change that one without a word:
         # here such a row is a duplicate, which is an error.
@@ -120,6 +121,24 @@ def _merge_stage(session: MysqlSession, way: Layout, key: Sequence[str], sent: i
             f"INSERT INTO {table} ({quotes(targets)}) SELECT {values} FROM {stage} s ON DUPLICATE KEY UPDATE {changes}",
         )
     session.query(f"DROP TEMPORARY TABLE {stage}")
+
+
+def _refuse_other_rows(session: MysqlSession, way: Layout, key: Sequence[str], same: str) -> None:
+    """Raises DataError where a staged key finds a row of another key, which the collation takes for the same."""
+    exact = layout.same_bytes(way, key, "t", "s")
+    if exact is None:
+        return
+    keys = ", ".join(f"{alias}.{quote(k)}" for alias in ("s", "t") for k in key)
+    found = session.execute(
+        f"SELECT {keys} FROM {quote(STAGE)} s JOIN {qualified(way.name)} t ON {same} WHERE NOT ({exact}) LIMIT 1"
+    )
+    for row in found:
+        sent, there = (", ".join(repr(v) for v in part) for part in (row[: len(key)], row[len(key) :]))
+        raise DataError(
+            f"the key {sent} would take the place of the row {there}, which the column's collation takes for the same",
+            column=key[0] if len(key) == 1 else None,
+            hint="give the target's key column a collation of bytes (utf8mb4_nopad_bin), or change the row",
+        )
 
 
 def _strictly(session: MysqlSession, sql: str) -> None:
