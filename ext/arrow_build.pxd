@@ -91,6 +91,63 @@ cdef inline int mark_nulls(Column* column, const int32_t* sizes, int64_t n) noex
     return 0
 
 
+cdef inline int begin_offsets(Column* column, int64_t n) noexcept nogil:
+    """Room for n more offsets, the very first one set. True: no memory."""
+    if grow(<void**> &column.offsets, &column.offsets_size, (column.rows + n + 1) * 4):
+        return 1
+    if column.rows == 0:
+        column.offsets[0] = 0
+    return 0
+
+
+cdef inline int room_for_bits(Column* column, int64_t n) noexcept nogil:
+    """Room for n more bits, which are zero. True: no memory."""
+    cdef int64_t before = (column.rows + 7) // 8, wanted = (column.rows + n + 7) // 8
+    if grow(<void**> &column.data, &column.data_size, wanted + SLACK):
+        return 1
+    memset(column.data + before, 0, wanted - before)
+    column.data_used = wanted
+    return 0
+
+
+cdef inline uint8_t* room_for_fixed(Column* column, int64_t n, int width) noexcept nogil:
+    """Room for n more values of one width: where the first of them goes. NULL: no memory."""
+    if grow(<void**> &column.data, &column.data_size, (column.rows + n) * width + SLACK):
+        return NULL
+    column.data_used = (column.rows + n) * width
+    return column.data + column.rows * width
+
+
+cdef inline int64_t bytes_of(const int32_t* sizes, int64_t n) noexcept nogil:
+    """The bytes of n fields, nulls left out."""
+    cdef int64_t i, total = 0
+    for i in range(n):
+        total += sizes[i] if sizes[i] > 0 else 0
+    return total
+
+
+cdef inline int64_t first_bad_utf8(
+    const uint8_t* data, int64_t begin, int64_t end, const int32_t* ends, int64_t n
+) noexcept nogil:
+    """Which of n texts, which lie one after the other from begin to end, is no UTF-8; −1 where all are."""
+    cdef int64_t i
+    if is_ascii(data + begin, end - begin):
+        return -1
+    for i in range(n):
+        if not utf8_valid(data + begin, ends[i] - begin):
+            return i
+        begin = ends[i]
+    return -1
+
+
+cdef inline int64_t row_of_element(const Column* column, int64_t before, int64_t n) noexcept nogil:
+    """Which of the last n rows holds the element that is at fault; before: elements of the rows before them."""
+    cdef int64_t i = 0
+    while i < n - 1 and column.offsets[column.rows + i + 1] - before <= column.child.bad:
+        i += 1
+    return i
+
+
 cdef inline void copy_bytes(uint8_t* out, const uint8_t* value, int32_t size) noexcept nogil:
     """Copies a value; both sides have SLACK bytes beyond their ends."""
     if size <= 16:

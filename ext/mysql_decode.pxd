@@ -11,7 +11,8 @@ from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint16_t, uint32_t, 
 from libc.string cimport memcpy, memset
 
 from arrow_build cimport (
-    BLOCK_ROWS, COLUMN_BYTES_MAX, SLACK, Column, copy_bytes, grow, is_ascii, mark_nulls, utf8_valid,
+    BLOCK_ROWS, COLUMN_BYTES_MAX, SLACK, Column, begin_offsets, bytes_of, copy_bytes, first_bad_utf8, grow, mark_nulls,
+    room_for_bits, room_for_fixed, row_of_element,
 )
 from double_parse cimport parse_double
 from sqlite_values cimport days_in_month, limbs_mul_add, limbs_negate, parse_decimal, parse_uuid
@@ -398,10 +399,9 @@ cdef inline int decode_fixed(
     cdef int32_t size
     cdef uint8_t* out
     cdef const uint8_t* value
-    if grow(<void**> &column.data, &column.data_size, (column.rows + n) * width + SLACK):
+    out = room_for_fixed(column, n, width)
+    if out == NULL:
         return E_MEMORY
-    out = column.data + column.rows * width
-    column.data_used = (column.rows + n) * width
     for i in range(n):
         value = base + at[i]
         size = sizes[i]
@@ -440,12 +440,10 @@ cdef inline int decode_fixed(
 cdef inline int decode_bools(
     Column* column, const uint8_t* base, const uint32_t* at, const int32_t* sizes, int64_t n
 ) noexcept nogil:
-    cdef int64_t i, row, before = (column.rows + 7) // 8, wanted = (column.rows + n + 7) // 8
+    cdef int64_t i, row
     cdef uint8_t value
-    if grow(<void**> &column.data, &column.data_size, wanted + SLACK):
+    if room_for_bits(column, n):
         return E_MEMORY
-    memset(column.data + before, 0, wanted - before)
-    column.data_used = wanted
     for i in range(n):
         if sizes[i] >= 0:
             value = <uint8_t> (base[at[i]] - 48)
@@ -479,12 +477,10 @@ cdef inline int decode_bytes(
     Column* column, int kind, const uint8_t* base, const uint32_t* at, const int32_t* sizes, int64_t n
 ) noexcept nogil:
     """Texts and bytes: offsets and data."""
-    cdef int64_t i, total = 0, used = column.data_used, first = column.data_used
+    cdef int64_t i, total = bytes_of(sizes, n), used = column.data_used, first = column.data_used
     cdef int32_t size
     cdef uint8_t* out
     cdef int32_t* ends = column.offsets + column.rows + 1
-    for i in range(n):
-        total += sizes[i] if sizes[i] > 0 else 0
     if used + total > COLUMN_BYTES_MAX:
         return E_SIZE
     if grow(<void**> &column.data, &column.data_size, used + total + SLACK):
@@ -505,12 +501,11 @@ cdef inline int decode_bytes(
             if sizes[i] >= 0 and not is_numeric(base + at[i], sizes[i]):
                 column.bad = i
                 return E_NUMERIC
-    elif kind != K_BINARY and not is_ascii(out + first, used - first):
-        for i in range(n):
-            if not utf8_valid(out + first, ends[i] - first):
-                column.bad = i
-                return E_UTF8
-            first = ends[i]
+    elif kind != K_BINARY:
+        i = first_bad_utf8(out, first, used, ends, n)
+        if i >= 0:
+            column.bad = i
+            return E_UTF8
     return OK
 
 
@@ -568,10 +563,7 @@ cdef inline int decode_sets(
         column.offsets[column.rows + i + 1] = <int32_t> (before + count)
     code = decode_column(column.child, base, column.at, column.sizes, count)
     if code != OK:  # the row whose element it is
-        i = 0
-        while i < n - 1 and column.offsets[column.rows + i + 1] - before <= column.child.bad:
-            i += 1
-        column.bad = i
+        column.bad = row_of_element(column, before, n)
     return code
 
 
@@ -582,10 +574,8 @@ cdef inline int decode_column(
     cdef int kind = column.kind, code
     column.bad = 0
     if column.width == 0:
-        if grow(<void**> &column.offsets, &column.offsets_size, (column.rows + n + 1) * 4):
+        if begin_offsets(column, n):
             return E_MEMORY
-        if column.rows == 0:
-            column.offsets[0] = 0
     if kind == K_SET:
         code = decode_sets(column, base, at, sizes, n)
     elif kind == K_BITS:

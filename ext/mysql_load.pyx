@@ -126,17 +126,7 @@ cdef struct Field:
     Field* child
 
 
-class EncodeError(ValueError):
-    """A value does not fit its column. ``row`` counts from 0 in the batch, ``column`` in the row."""
-
-    def __init__(self, row, column, reason):
-        super().__init__(f"row {row}, column {column}: {reason}")
-        self.row = row
-        self.column = column
-        self.reason = reason
-
-    def __reduce__(self):
-        return EncodeError, (self.row, self.column, self.reason)
+include "encode_error.pxi"
 
 
 cdef class Block:

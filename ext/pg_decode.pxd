@@ -3,7 +3,10 @@
 # A block of rows is walked once, which notes where every field lies; then each column's fields are
 # decoded in one tight loop while the block is still in the cache.
 
-from arrow_build cimport BLOCK_ROWS, SLACK, Column, copy_bytes, is_ascii, mark_nulls, utf8_valid
+from arrow_build cimport (
+    BLOCK_ROWS, SLACK, Column, begin_offsets, bytes_of, copy_bytes, first_bad_utf8, mark_nulls, room_for_bits,
+    room_for_fixed, row_of_element,
+)
 from pg_numeric cimport numeric_text_bound, numeric_to_decimal, numeric_to_text
 from pg_wire cimport (
     COLUMN_BYTES_MAX, EPOCH_DAYS, EPOCH_US, FIELD_BYTES_MAX, DAY_US, I32_MAX, I32_MIN, I64_MAX, I64_MIN,
@@ -80,14 +83,12 @@ cdef inline int decode_bytes(
     Column* column, const uint8_t* base, const uint32_t* at, const int32_t* sizes, int64_t n
 ) noexcept nogil:
     """text, char, jsonb, binary, wire_numeric: offsets and bytes."""
-    cdef int64_t i, total = 0, used = column.data_used, first
+    cdef int64_t i, total = bytes_of(sizes, n), used = column.data_used, first
     cdef int32_t size
     cdef const uint8_t* value
     cdef uint8_t* out
     cdef int32_t* ends = column.offsets + column.rows + 1
     cdef int kind = column.kind
-    for i in range(n):
-        total += sizes[i] if sizes[i] > 0 else 0
     if used + total > COLUMN_BYTES_MAX:
         return E_SIZE
     if grow(<void**> &column.data, &column.data_size, used + total + SLACK):
@@ -119,13 +120,11 @@ cdef inline int decode_bytes(
         ends[i] = <int32_t> used
     first = column.data_used
     column.data_used = used
-    if kind == K_BINARY or kind == K_WIRE_NUMERIC or is_ascii(out + first, used - first):
-        return OK
-    for i in range(n):
-        if not utf8_valid(out + first, ends[i] - first):
+    if kind != K_BINARY and kind != K_WIRE_NUMERIC:
+        i = first_bad_utf8(out, first, used, ends, n)
+        if i >= 0:
             column.bad = i
             return E_UTF8
-        first = ends[i]
     return OK
 
 
@@ -199,10 +198,9 @@ cdef inline int decode_fixed(
     cdef uint8_t* out
     cdef const uint8_t* value
     expected = 4 if kind == K_OID else width
-    if grow(<void**> &column.data, &column.data_size, (column.rows + n) * width + SLACK):
+    out = room_for_fixed(column, n, width)
+    if out == NULL:
         return E_MEMORY
-    out = column.data + column.rows * width
-    column.data_used = (column.rows + n) * width
     for i in range(n):
         value = base + at[i]
         if sizes[i] != expected and kind != K_DECIMAL128 and kind != K_DECIMAL256:
@@ -254,12 +252,10 @@ cdef inline int decode_fixed(
 cdef inline int decode_bools(
     Column* column, const uint8_t* base, const uint32_t* at, const int32_t* sizes, int64_t n
 ) noexcept nogil:
-    cdef int64_t i, row, before = (column.rows + 7) // 8, wanted = (column.rows + n + 7) // 8
+    cdef int64_t i, row
     cdef uint8_t value
-    if grow(<void**> &column.data, &column.data_size, wanted + SLACK):
+    if room_for_bits(column, n):
         return E_MEMORY
-    memset(column.data + before, 0, wanted - before)
-    column.data_used = wanted
     for i in range(n):
         if sizes[i] == 1:
             value = (base + at[i])[0]
@@ -336,10 +332,7 @@ cdef inline int decode_lists(
         column.offsets[column.rows + i + 1] = <int32_t> (before + count)
     code = decode_column(column.child, base, column.at, column.sizes, count)
     if code != OK:  # the row whose element it is
-        i = 0
-        while i < n - 1 and column.offsets[column.rows + i + 1] - before <= column.child.bad:
-            i += 1
-        column.bad = i
+        column.bad = row_of_element(column, before, n)
     return code
 
 
@@ -352,10 +345,8 @@ cdef inline int decode_column(
     if mark_nulls(column, sizes, n):
         return E_MEMORY
     if column.width == 0:
-        if grow(<void**> &column.offsets, &column.offsets_size, (column.rows + n + 1) * 4):
+        if begin_offsets(column, n):
             return E_MEMORY
-        if column.rows == 0:
-            column.offsets[0] = 0
     if kind == K_LIST:
         code = decode_lists(column, base, at, sizes, n)
     elif kind == K_NUMERIC_TEXT:

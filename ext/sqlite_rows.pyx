@@ -17,6 +17,7 @@ from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcpy, memset
 
 from sqlite_api cimport *
+from sqlite_kinds cimport *
 from sqlite_values cimport *
 
 #: Number of each kind of column, as ``Reader`` and ``Writer`` take it.
@@ -26,36 +27,6 @@ KINDS = {
     "timestamp": 18, "timestamptz": 19, "time": 20, "duration": 21, "interval": 22, "uuid": 23, "json": 24,
     "numeric": 25, "char": 26, "bits": 27,
 }
-
-cdef enum Kind:
-    K_BOOL = 1
-    K_INT8 = 2
-    K_INT16 = 3
-    K_INT32 = 4
-    K_INT64 = 5
-    K_UINT8 = 6
-    K_UINT16 = 7
-    K_UINT32 = 8
-    K_UINT64 = 9
-    K_FLOAT32 = 10
-    K_FLOAT64 = 11
-    K_DECIMAL = 12
-    K_TEXT = 13
-    K_LOOSE = 14
-    K_BINARY = 15
-    K_FIXED = 16
-    K_DATE = 17
-    K_TIMESTAMP = 18
-    K_TIMESTAMPTZ = 19
-    K_TIME = 20
-    K_DURATION = 21
-    K_INTERVAL = 22
-    K_UUID = 23
-    K_JSON = 24
-    K_NUMERIC = 25
-    K_CHAR = 26
-    K_BITS = 27
-    K_LAST = 27
 
 # What a decoder made of a cell.
 cdef enum Outcome:
@@ -78,12 +49,13 @@ cdef enum:
     SCRATCH_BYTES = TEXT_BYTES_MAX * 2
     SHOWN_BYTES = 64
 
-cdef SqliteApi API
-cdef bint API_LOADED = False
 # Offsets of an Arrow string are 32 bits: no column of a batch may hold more.
 cdef int64_t VARIABLE_BYTES_MAX = 0x7FFFFFFF
 
 _STORED = {SQLITE_INTEGER: "integer", SQLITE_FLOAT: "real", SQLITE_TEXT: "text", SQLITE_BLOB: "blob"}
+
+
+include "sqlite_library.pxi"
 
 
 class SqliteFailure(Exception):
@@ -136,17 +108,9 @@ ctypedef struct Cell:
     int64_t n
 
 
-cdef int load(str library) except -1:
-    global API_LOADED
-    if not API_LOADED:
-        load_api(&API, library.encode())
-        API_LOADED = True
-    return 0
-
-
 def library_version(str library):
     """Version of the SQLite at that shared object. Raises ImportError where its symbols are not seen."""
-    load(library)
+    open_library(library)
     return API.libversion().decode()
 
 
@@ -184,7 +148,7 @@ cdef class Database:
     cdef readonly str library
 
     def __cinit__(self, str library, str path, int flags, int busy_ms, bint triggers=True, bint checkpoint=True):
-        load(library)
+        open_library(library)
         self.library = library
         self.leftover = []
         cdef bytes name = path.encode("utf-8", "surrogateescape")

@@ -10,6 +10,7 @@ from libc.stdlib cimport calloc, free
 
 from arrow_c cimport ArrowArray, ArrowSchema, array_of, bit_at, schema_of
 from sqlite_api cimport *
+from sqlite_kinds cimport *
 from sqlite_values cimport *
 
 from rowferry._native.sqlite_rows import KINDS, SqliteFailure, UnfitValue
@@ -17,38 +18,13 @@ from rowferry._native.sqlite_rows import KINDS, SqliteFailure, UnfitValue
 cdef enum:
     SCRATCH_BYTES = 256
 
-cdef enum Kind:
-    K_BOOL = 1
-    K_INT8 = 2
-    K_INT16 = 3
-    K_INT32 = 4
-    K_INT64 = 5
-    K_UINT8 = 6
-    K_UINT16 = 7
-    K_UINT32 = 8
-    K_UINT64 = 9
-    K_FLOAT32 = 10
-    K_FLOAT64 = 11
-    K_DECIMAL = 12
-    K_TEXT = 13
-    K_BINARY = 15
-    K_FIXED = 16
-    K_DATE = 17
-    K_TIMESTAMP = 18
-    K_TIMESTAMPTZ = 19
-    K_TIME = 20
-    K_DURATION = 21
-    K_INTERVAL = 22
-    K_UUID = 23
-
 cdef enum Ending:
     END_ROWS = 0
     END_FAILURE = 1
     END_UNFIT = 2
     END_BROKEN = 3
 
-cdef SqliteApi API
-cdef bint API_LOADED = False
+include "sqlite_library.pxi"
 
 
 ctypedef struct Column:
@@ -88,10 +64,7 @@ cdef class Writer:
     cdef int64_t changed
 
     def __cinit__(self, object database, str sql, list specs):
-        global API_LOADED
-        if not API_LOADED:
-            load_api(&API, database.library.encode())
-            API_LOADED = True
+        open_library(database.library)
         cdef int rc
         cdef bytes text = sql.encode("utf-8", "surrogateescape")
         cdef const char* start = text

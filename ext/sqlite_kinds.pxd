@@ -1,0 +1,31 @@
+# The kinds of SQLite columns, as Reader and Writer take them (KINDS in sqlite_rows.pyx is the same, by name).
+
+cdef enum Kind:
+    K_BOOL = 1
+    K_INT8 = 2
+    K_INT16 = 3
+    K_INT32 = 4
+    K_INT64 = 5
+    K_UINT8 = 6
+    K_UINT16 = 7
+    K_UINT32 = 8
+    K_UINT64 = 9
+    K_FLOAT32 = 10
+    K_FLOAT64 = 11
+    K_DECIMAL = 12
+    K_TEXT = 13
+    K_LOOSE = 14
+    K_BINARY = 15
+    K_FIXED = 16
+    K_DATE = 17
+    K_TIMESTAMP = 18
+    K_TIMESTAMPTZ = 19
+    K_TIME = 20
+    K_DURATION = 21
+    K_INTERVAL = 22
+    K_UUID = 23
+    K_JSON = 24
+    K_NUMERIC = 25
+    K_CHAR = 26
+    K_BITS = 27
+    K_LAST = 27
