@@ -723,3 +723,11 @@ def test_value_text_dates_in_pythons_range_as_pythons(days: int) -> None:
     days %= 3_652_059
     date = datetime.date(1, 1, 1) + datetime.timedelta(days=days)
     assert value_text(array_of([days - 719_162], Type("date")), 0, Type("date")) == date.isoformat()
+
+
+def test_clamp_is_proposed_only_where_there_is_a_nearest_value() -> None:
+    with pytest.raises(DataError) as nul:
+        conversion(Type("text"), Type("text"), ["no_nul"]).apply(pa.array(["a\0b"]))
+    assert "policy null, or text" in str(nul.value) and "clamp" not in str(nul.value)
+    with pytest.raises(DataError, match="policy null or clamp, or text"):
+        conversion(Type("int32"), Type("int8")).apply(pa.array([300], pa.int32()))

@@ -80,12 +80,12 @@ class Conversion:
         if not count:
             return result, 0
         if self.policy not in ("null", "clamp"):
-            raise self._error(array, unfit, reasons)
+            raise self._error(array, unfit, reasons, result)
         if self.policy == "null":
             return without(result, unfit), count
         nowhere = pc.and_(unfit, pc.is_null(result))
         if pc.any(nowhere).as_py():
-            raise self._error(array, nowhere, reasons)
+            raise self._error(array, nowhere, reasons, result)
         return result, count
 
     def _settled(self, check: Check, array: pa.Array, mask: pa.Array) -> pa.Array:
@@ -94,17 +94,21 @@ class Conversion:
             return pc.if_else(pc.fill_null(mask, False), check.nearest(array), array)
         return without(array, mask)
 
-    def _error(self, array: pa.Array, rows: pa.Array, reasons: list[tuple[pa.Array, str]]) -> DataError:
+    def _error(
+        self, array: pa.Array, rows: pa.Array, reasons: list[tuple[pa.Array, str]], nearest: pa.Array
+    ) -> DataError:
         row = pc.index(rows, True).as_py()
         reason = next(text for mask, text in reasons if mask[row].as_py())
         shown = visible(value_text(array, row, self.form) or "")
         if self.form.kind in TEXTS:
             shown = f"'{shown}'"  # spaces at the end are often what does not fit
-        hint = "give the column the policy " + (
-            "null or clamp, or text where the target makes it"
-            if self.policy is None
-            else "null; clamp has no nearest value"
-        )
+        hint = "give the column the policy null"
+        if nearest[row].is_valid:
+            hint += " or clamp, or text where the target makes it"
+        elif self.policy == "clamp":
+            hint += "; clamp has no nearest value"
+        else:
+            hint += ", or text where the target makes it"
         return DataError(f"a value of type {self.form} {reason}", value=f"{shown} in row {row} of its batch", hint=hint)
 
 

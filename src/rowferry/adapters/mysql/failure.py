@@ -53,6 +53,8 @@ _HINTS = {
     1040: "the server's max_connections is reached: use fewer --workers",
     1044: "grant the privilege, or connect as another user",
     1045: "check user and password (URL, ~/.my.cnf, MYSQL_PWD)",
+    1021: "the server's disk is full: make room and run the same command again",
+    1114: "the server's disk is full, or a limit of its tablespace: make room and run the same command again",
     1130: "the server does not let this host in",
     1142: "grant the privilege, or connect as another user",
     1143: "grant the privilege, or connect as another user",
