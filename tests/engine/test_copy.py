@@ -117,6 +117,20 @@ def test_tables_are_chosen_renamed_and_conditioned(ends: Any) -> None:
     assert sql(ends.target, "select count(*), min(a) from t_new") == [(3, 7)]
 
 
+@pytest.mark.parametrize("where", ["a < 5) OR (1 = 1", "(a < 5", "a < 5)", "b = 'x", "b = '(') OR (1 = 1"])
+def test_a_condition_that_reaches_out_of_its_parentheses_is_refused(ends: Any, where: str) -> None:
+    """Beside the bounds of a chunk it would undo them, and every chunk would hold all rows."""
+    sql(ends.source, "create table t as select range a, 'x' b from range(10)")
+    with pytest.raises(ConfigError, match="do not close"):
+        ends.copy(where=where)
+
+
+def test_a_condition_may_hold_parentheses_and_quotes_in_texts(ends: Any) -> None:
+    sql(ends.source, "create table t as select range a, 'x' b from range(10)")
+    report = ends.copy(where="(b <> ') OR (1=1' AND b <> 'it''s') AND (a > 7 OR b = '(')")
+    assert report.tables[0].rows_committed == 2
+
+
 def test_one_condition_for_several_tables_is_refused(ends: Any) -> None:
     sql(ends.source, "create table t as select 1 a", "create table u as select 1 a")
     with pytest.raises(ConfigError, match="where"):

@@ -75,7 +75,15 @@ class Request:
         return found
 
     def where_for(self, table: str) -> str | None:
-        return dict(self.wheres).get(table, self.where)
+        """The condition for one table. Raises ConfigError for what is no condition by itself."""
+        where = dict(self.wheres).get(table, self.where)
+        if where is not None and not (_stands_alone(where, "") or _stands_alone(where, "\\")):
+            raise ConfigError(
+                "the condition's parentheses or quotes do not close",
+                table=table,
+                hint="it is put beside the bounds of every chunk, and must not reach out of its own parentheses",
+            )
+        return where
 
     def job_key(self) -> str:
         """What makes two commands the same job: endpoints without credentials, tables, mode, names,
@@ -92,3 +100,26 @@ class Request:
             self.target_triggers,
         ]
         return hashlib.sha256(msgspec.json.encode(identity)).hexdigest()[:32]
+
+
+def _stands_alone(where: str, escape: str) -> bool:
+    """Whether a condition stays within the parentheses that it is put in: ``a) OR (b`` would undo the bounds of a
+    chunk, and rows would be copied many times.
+
+    escape: the character that escapes a quote, which depends on the dialect (``''`` none): what stands alone by
+    either reading is left to the server to judge.
+    """
+    depth, quote, at = 0, "", 0
+    while at < len(where):
+        c = where[at]
+        if quote:
+            at += c == escape
+            quote = "" if c == quote else quote
+        elif c in "'\"`":
+            quote = c
+        elif c in "()":
+            depth += 1 if c == "(" else -1
+            if depth < 0:
+                return False
+        at += 1
+    return depth == 0 and not quote
