@@ -560,6 +560,22 @@ def test_upsert_merges_by_key_and_refuses_keys_sent_twice(tmp_path: pathlib.Path
     assert rows(tmp_path / "b.db", "SELECT * FROM t ORDER BY k") == [("a", 1), ("b", 2), ("c", 3)]
 
 
+def test_upsert_writes_over_no_row_that_a_collation_takes_for_another(tmp_path: pathlib.Path) -> None:
+    url = make(tmp_path / "a.db", "CREATE TABLE t (k TEXT NOT NULL UNIQUE, v INTEGER)", "INSERT INTO t VALUES ('a', 1)")
+    target = make(
+        tmp_path / "b.db", "CREATE TABLE t (k TEXT COLLATE NOCASE PRIMARY KEY NOT NULL, v INTEGER)",
+        "INSERT INTO t VALUES ('A', 0)",
+    )  # fmt: skip
+    with pytest.raises(DataError, match="key 'a' would take the place of the row 'A'"):
+        rowferry.copy(url, target, mode="upsert")
+    assert rows(tmp_path / "b.db", "SELECT * FROM t") == [("A", 0)]
+    make(tmp_path / "b.db", "UPDATE t SET k = 'a'")
+    make(tmp_path / "a.db", "INSERT INTO t VALUES ('A', 2)")
+    with pytest.raises(DataError, match="more than once"):
+        rowferry.copy(url, target, mode="upsert", job="both")
+    assert rows(tmp_path / "b.db", "SELECT * FROM t") == [("a", 0)]
+
+
 @pytest.mark.parametrize("name", ["read-only", "no folder"])
 def test_target_that_cannot_be_written_is_a_target_error(name: str, tmp_path: pathlib.Path) -> None:
     if name == "no folder":

@@ -484,7 +484,11 @@ def _upsert(
     session: Session, request: WriteRequest, columns: Sequence[Column], batches: Iterable[pa.RecordBatch]
 ) -> int:
     """Stages the rows in a table whose key must be unique and not NULL, then merges; returns the rows staged."""
-    declared = [f"{quote(c.name)} {c.native}{' NOT NULL' if c.name in request.key else ''}" for c in columns]
+    declared = [
+        f"{quote(c.name)} {c.native}{f' COLLATE {c.collation}' if c.collation else ''}"
+        f"{' NOT NULL' if c.name in request.key else ''}"
+        for c in columns
+    ]
     keys, names = _names(request.key), _names(c.name for c in columns)
     session.execute(f"DROP TABLE IF EXISTS temp.{_STAGED}")
     session.execute(f"CREATE TEMP TABLE {_STAGED} ({', '.join(declared)}, UNIQUE ({keys}))")
@@ -492,6 +496,7 @@ def _upsert(
         staged = Load(session, _insert(request.name, columns, f"temp.{_STAGED}"), columns).write(batches)
     except DataError as error:
         raise DataError(f"a key was sent more than once, or is NULL: {error.message}", code=error.code) from None
+    _refuse_other_rows(session, request, [c.name for c in columns if c.name in request.key and c.collation])
     rest = [quote(c.name) for c in columns if c.name not in request.key]
     action = f"UPDATE SET {', '.join(f'{c} = excluded.{c}' for c in rest)}" if rest else "NOTHING"
     session.execute(
@@ -500,3 +505,22 @@ def _upsert(
     )
     session.execute(f"DROP TABLE temp.{_STAGED}")
     return staged
+
+
+def _refuse_other_rows(session: Session, request: WriteRequest, loose: Sequence[str]) -> None:
+    """Raises DataError where a staged key finds a row of another key, which a collation (NOCASE, RTRIM) takes for the
+    same: the merge would write over it. loose: key columns with such a collation."""
+    if not loose:
+        return
+    pairs = ", ".join(f"s.{quote(k)}, t.{quote(k)}" for k in loose)
+    same = " AND ".join(f"t.{quote(k)} = s.{quote(k)}" for k in request.key)
+    other = " OR ".join(f"CAST(t.{quote(k)} AS BLOB) <> CAST(s.{quote(k)} AS BLOB)" for k in loose)
+    for row in session.execute(
+        f"SELECT {pairs} FROM temp.{_STAGED} s JOIN {_place(request.name)} t ON {same} WHERE {other} LIMIT 1"
+    ):
+        raise DataError(
+            f"the key {', '.join(repr(v) for v in row[::2])} would take the place of the row "
+            f"{', '.join(repr(v) for v in row[1::2])}, which the column's collation takes for the same",
+            column=loose[0] if len(loose) == 1 else None,
+            hint="give the target's key column the collation BINARY, or change the row",
+        )
