@@ -179,6 +179,19 @@ def test_upsert_into_identity_and_through_every_kind_of_column(target: Target, s
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("column", ["citext", "text COLLATE loose"])
+def test_upsert_writes_over_no_row_that_the_target_takes_for_another(target: Target, sql: Any, column: str) -> None:
+    sql("CREATE EXTENSION IF NOT EXISTS citext")
+    sql("CREATE COLLATION loose (provider = icu, locale = 'und-u-ks-level2', deterministic = false)")
+    sql(f"CREATE TABLE t (k {column} PRIMARY KEY, n int, v int)")
+    sql("INSERT INTO t VALUES ('A', 1, 0), ('b', 2, 0)")
+    with pytest.raises(DataError, match=r"the key 'a' would take the place of the row 'A'"):
+        write(target, described(target), {"k": ["a", "b"], "n": [3, 4], "v": [1, 1]}, mode="upsert", key=("k",))
+    assert sql("SELECT k::text, n FROM t ORDER BY n") == [("A", 1), ("b", 2)]
+    assert write(target, described(target), {"k": ["A", "c"], "n": [5, 6], "v": [1, 1]}, "upsert", ("k",)) == 2
+    assert sql("SELECT k::text, n FROM t ORDER BY n") == [("b", 2), ("A", 5), ("c", 6)]
+
+
 def test_upsert_of_a_key_alone(target: Target, sql: Any) -> None:
     sql("CREATE TABLE t (a int, b int, PRIMARY KEY (a, b)); INSERT INTO t VALUES (1, 1)")
     assert write(target, described(target), {"a": [1, 2], "b": [1, 2]}, mode="upsert", key=("a", "b")) == 2

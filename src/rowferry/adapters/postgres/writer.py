@@ -39,6 +39,9 @@ class Way:
     after: str | None = None
     #: Finds a text that the server would read as another value: its column, the text, what became of it.
     proof: str | None = None
+    #: Finds a staged key and the row of another key that the target takes for the same: citext, or a collation
+    #: that is not deterministic. The merge would write over it.
+    other: str | None = None
     #: The temporary table's column names → the target's.
     names: dict[str, str] = dataclasses.field(default_factory=dict)
 
@@ -70,12 +73,14 @@ def plan_way(name: TableName, columns: Sequence[ColumnPlan], mode: str, key: Seq
         others = [t for t in targets if t not in key]
         changes = ", ".join(f"{ident(t)} = EXCLUDED.{ident(t)}" for t in others or key)
         after += f" ON CONFLICT ({idents(key)}) DO UPDATE SET {changes}"
+    loose = [c.target for c in columns if mode == "upsert" and c.target in key and _is_loose(c)]
     return Way(
         copy=f"COPY {stage} ({', '.join(names)}) FROM STDIN (FORMAT binary)",
         codecs=codecs,
         before=f"CREATE TEMP TABLE IF NOT EXISTS {stage} ({made}) ON COMMIT DELETE ROWS; TRUNCATE {stage}",
         after=after,
         proof=" UNION ALL ".join(changed) + " LIMIT 1" if changed else None,
+        other=_other_row(stage, name, columns, names, key, loose) if loose else None,
         names=dict(zip(names, targets, strict=True)),
     )
 
@@ -126,6 +131,8 @@ def load(session: Session, way: Way, columns: Sequence[ColumnPlan], blocks: Iter
         accepted = wire.copy_done()
         if way.proof and accepted == sent:
             _refuse_changed(wire.simple(way.proof)[-1].rows, way)
+        if way.other and accepted == sent:
+            _refuse_other(wire.simple(way.other)[-1].rows)
         if way.after and accepted == sent:
             accepted = wire.simple(way.after)[-1].count
     except ServerError as error:
@@ -146,6 +153,39 @@ def load(session: Session, way: Way, columns: Sequence[ColumnPlan], blocks: Iter
             hint="look for triggers or rules on the target table",
         )
     return accepted
+
+
+def _is_loose(column: ColumnPlan) -> bool:
+    """Whether the target may take two texts for one key."""
+    return bool(column.column.collation) or types.bare(column.column.native).rpartition(".")[2] == "citext"
+
+
+def _other_row(
+    stage: str,
+    name: TableName,
+    columns: Sequence[ColumnPlan],
+    names: Sequence[str],
+    key: Sequence[str],
+    loose: Sequence[str],
+) -> str:
+    sent = {c.target: f"s.{n}::{_cast_type(c.column.native)}" for n, c in zip(names, columns, strict=True)}
+    natives = {c.target: types.bare(c.column.native) for c in columns}
+    # With an empty search path the operators of an extension's type are found by their schema alone.
+    equals = {k: f"OPERATOR({n.rpartition('.')[0]}.=)" if n.endswith(".citext") else "=" for k, n in natives.items()}
+    same = " AND ".join(f"t.{ident(k)} {equals[k]} {sent[k]}" for k in key)
+    other = " OR ".join(f't.{ident(k)}::text COLLATE "C" <> ({sent[k]})::text COLLATE "C"' for k in loose)
+    shown = [" || ', ' || ".join(f"quote_literal({side}::text)" for side in sides) for sides in (
+        [f"({sent[k]})" for k in loose], [f"t.{ident(k)}" for k in loose],
+    )]  # fmt: skip
+    return f"SELECT {shown[0]}, {shown[1]} FROM {stage} s JOIN {qualified(name)} t ON {same} WHERE {other} LIMIT 1"
+
+
+def _refuse_other(rows: list[tuple[str | None, ...]]) -> None:
+    for key, there in rows:
+        raise DataError(
+            f"the key {key} would take the place of the row {there}, which the target takes for the same",
+            hint="give the target's key column a deterministic collation, or change the row",
+        )
 
 
 def _refuse_changed(rows: list[tuple[str | None, ...]], way: Way) -> None:
