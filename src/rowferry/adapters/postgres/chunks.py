@@ -28,7 +28,7 @@ from rowferry.model import Bound, Table, TableName
 #: An integer key whose range is at most this many times its rows is cut by arithmetic: at worst, a
 #: chunk then holds this many times what it should.
 SPARSE_FACTOR = 2.0
-#: Blocks that the sample reads per chunk: 20 of the 2,048 of a 16 MiB chunk keep chunks within a
+#: Blocks that the sample reads per chunk: 20 of the 4,096 of a 32 MiB chunk keep chunks within a
 #: third of their size, and reading a hundredth of the table costs little beside copying it.
 SAMPLE_BLOCKS_PER_CHUNK = 20
 #: Tid Range Scan came with 14; before it, every ctid chunk would read the whole table.
