@@ -19,14 +19,16 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 class Run:
     """A finished run: exit code, what it printed, its report, and what it cost."""
 
-    def __init__(self, code: int, output: str, report: dict[str, Any] | None, seconds: float, usage: Any) -> None:
+    def __init__(
+        self, code: int, output: str, report: dict[str, Any] | None, seconds: float, usage: Any, peak_mib: float
+    ) -> None:
         self.code = code
         self.output = output
         self.report = report
         self.seconds = seconds
         self.cpu_s = usage.ru_utime + usage.ru_stime
-        #: Peak resident memory of the process.
-        self.peak_mib = usage.ru_maxrss / 1024
+        #: Peak resident memory of the process. (Its ru_maxrss begins with what this process had when it was forked.)
+        self.peak_mib = peak_mib
 
     def table(self, name: str) -> dict[str, Any]:
         assert self.report is not None, self.output
@@ -45,6 +47,17 @@ def start(*arguments: str, env: dict[str, str] | None = None, output: Any = None
     )
 
 
+def _peak_mib(pid: int) -> float:
+    """Peak resident memory of a process so far; 0 where it has ended, or has not yet become the command."""
+    try:
+        if b"rowferry" not in pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"):
+            return 0.0
+        lines = pathlib.Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return 0.0
+    return sum(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 1024
+
+
 def run(*arguments: str, env: dict[str, str] | None = None, timeout_s: float = 300, expect: int | None = None) -> Run:
     """Runs the command to its end; ``expect`` is the exit code that the test needs."""
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile("w+") as output:
@@ -53,7 +66,9 @@ def run(*arguments: str, env: dict[str, str] | None = None, timeout_s: float = 3
         began = time.monotonic()
         process = start(*arguments, *report, env=env, output=output)
         deadline = began + timeout_s
+        peak_mib = 0.0
         while True:
+            peak_mib = max(peak_mib, _peak_mib(process.pid))
             pid, status, usage = os.wait4(process.pid, os.WNOHANG)
             if pid:
                 break
@@ -65,7 +80,7 @@ def run(*arguments: str, env: dict[str, str] | None = None, timeout_s: float = 3
         output.seek(0)
         text = output.read()
         seen = json.loads(path.read_text()) if path.exists() else None
-        finished = Run(process.returncode, text, seen, time.monotonic() - began, usage)
+        finished = Run(process.returncode, text, seen, time.monotonic() - began, usage, peak_mib)
     if expect is not None:
         assert finished.code == expect, f"exit {finished.code}, not {expect}: {finished.output[-2000:]}"
     return finished
