@@ -16,11 +16,6 @@ from rowferry.types import Type
 
 
 @pytest.fixture
-def url(mysql_database: Callable[[], str]) -> str:
-    return mysql_database()
-
-
-@pytest.fixture
 def session(url: str) -> Iterator[MysqlSession]:
     made = connect.connect(connect.parameters(endpoint.parse(url)), SourceError)
     yield made

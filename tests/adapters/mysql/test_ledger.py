@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pyarrow as pa
@@ -20,23 +20,6 @@ from rowferry.errors import LedgerError, OutcomeUnknownError, TargetError
 from rowferry.model import Bound, ChunkRow, ColumnPlan, Comparison, StepRow, TableName
 
 pytestmark = pytest.mark.server
-
-
-@pytest.fixture
-def url(mysql_database: Callable[[], str]) -> str:
-    return mysql_database()
-
-
-@pytest.fixture
-def sql(mysql_server: mysql_servers.Mariadb, url: str) -> Callable[..., list[tuple[Any, ...]]]:
-    database = url.rpartition("/")[2]
-    return lambda *statements: mysql_server.execute(*statements, database=database)
-
-
-@pytest.fixture
-def target(url: str) -> Iterator[Target]:
-    with contract.target_at(url) as found:
-        yield found
 
 
 def job_of(target: Target, chunks: int = 1, steps: tuple[StepRow, ...] = ()) -> None:

@@ -61,17 +61,6 @@ class Meddler:
         self._listener.close()
 
 
-@pytest.fixture
-def url(mysql_database: Callable[[], str]) -> str:
-    return mysql_database()
-
-
-@pytest.fixture
-def sql(mysql_server: mysql_servers.Mariadb, url: str) -> Callable[..., list[tuple[Any, ...]]]:
-    database = url.rpartition("/")[2]
-    return lambda *statements: mysql_server.execute(*statements, database=database)
-
-
 @contextlib.contextmanager
 def session_at(url: str) -> Iterator[MysqlSession]:
     with contextlib.closing(Connector(parameters(endpoint.parse(url)), TargetError, local_infile=True).connect()) as s:

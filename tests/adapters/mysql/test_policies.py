@@ -19,11 +19,6 @@ LOOSE = "SET SESSION sql_mode = 'ALLOW_INVALID_DATES,NO_AUTO_VALUE_ON_ZERO'"
 
 
 @pytest.fixture
-def url(mysql_database: Callable[[], str]) -> str:
-    return mysql_database()
-
-
-@pytest.fixture
 def session(url: str) -> Iterator[MysqlSession]:
     made = connect.connect(connect.parameters(endpoint.parse(url)), SourceError)
     made.query(LOOSE)

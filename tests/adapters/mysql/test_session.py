@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
@@ -15,11 +15,6 @@ from rowferry.errors import DataError, OutcomeUnknownError, SourceError, TargetE
 from servers import CANARY, Proxy
 
 pytestmark = pytest.mark.server
-
-
-@pytest.fixture
-def url(mysql_database: Callable[[], str]) -> str:
-    return mysql_database()
 
 
 @pytest.fixture

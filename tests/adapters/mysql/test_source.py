@@ -28,11 +28,6 @@ TABLE = "CREATE TABLE t (id int PRIMARY KEY, text_ varchar(1000))"
 
 
 @pytest.fixture
-def url(mysql_database: Callable[[], str]) -> str:
-    return mysql_database()
-
-
-@pytest.fixture
 def database(url: str) -> str:
     return url.rpartition("/")[2]
 

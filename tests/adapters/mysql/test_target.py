@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pyarrow as pa
@@ -22,23 +22,6 @@ from rowferry.types import Field, Type
 pytestmark = pytest.mark.server
 
 T = TableName(None, "t")
-
-
-@pytest.fixture
-def url(mysql_database: Callable[[], str]) -> str:
-    return mysql_database()
-
-
-@pytest.fixture
-def sql(mysql_server: mysql_servers.Mariadb, url: str) -> Callable[..., list[tuple[Any, ...]]]:
-    database = url.rpartition("/")[2]
-    return lambda *statements: mysql_server.execute(*statements, database=database)
-
-
-@pytest.fixture
-def target(url: str) -> Iterator[Any]:
-    with contract.target_at(url) as found:
-        yield found
 
 
 def table_of(target: Target, columns: dict[str, Type], key: tuple[str, ...] = (), **options: Any) -> Table:

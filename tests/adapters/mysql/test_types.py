@@ -73,11 +73,6 @@ IDS = [f"{t[0]}{t[1].replace(' CHARACTER SET ', ' ').partition(' COLLATE')[0]}" 
 
 
 @pytest.fixture
-def url(mysql_database: Callable[[], str]) -> str:
-    return mysql_database()
-
-
-@pytest.fixture
 def session(url: str) -> Iterator[MysqlSession]:
     made = connect.connect(connect.parameters(endpoint.parse(url)), SourceError)
     yield made

@@ -7,7 +7,7 @@ import datetime
 import decimal
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -23,23 +23,6 @@ from rowferry.model import Bound, ChunkRow, ColumnPlan, Comparison, Table, Table
 pytestmark = pytest.mark.server
 
 T = TableName(None, "t")
-
-
-@pytest.fixture
-def url(mysql_database: Callable[[], str]) -> str:
-    return mysql_database()
-
-
-@pytest.fixture
-def sql(mysql_server: mysql_servers.Mariadb, url: str) -> Callable[..., list[tuple[Any, ...]]]:
-    database = url.rpartition("/")[2]
-    return lambda *statements: mysql_server.execute(*statements, database=database)
-
-
-@pytest.fixture
-def target(url: str) -> Iterator[Target]:
-    with contract.target_at(url) as found:
-        yield found
 
 
 @pytest.fixture(params=["load", "insert"])
