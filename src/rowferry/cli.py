@@ -7,7 +7,6 @@ Results go to standard output, errors to standard error, each in one line and wi
 
 from __future__ import annotations
 
-import dataclasses
 import gc
 import os
 import signal
@@ -20,6 +19,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 import click
+import msgspec
 
 from rowferry import __version__, redaction
 from rowferry.errors import ConfigError, DifferenceError, LedgerError, RowferryError, StoppedError
@@ -404,7 +404,7 @@ class _Run:
         )
         status = known.status if known.status != "ok" else "stopped" if code == EXIT_STOPPED else "failed"
         message = " ".join(str(error).split())
-        report = dataclasses.replace(known, status=status, exit_code=code, error=message)
+        report = msgspec.structs.replace(known, status=status, exit_code=code, error=message)
         if not self._finished:
             self._event(JobFinished(report))
         if self._report_path is None:

@@ -1,17 +1,17 @@
-"""The nouns: frozen dataclasses that every floor above speaks in. All go through ``types.dump``/``load``."""
+"""The nouns: frozen structs that every floor above speaks in. All go through ``types.dump``/``load``."""
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Collection
 from typing import Any
 
+import msgspec
+
 from rowferry.types import Type
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Endpoint:
+class Endpoint(msgspec.Struct, frozen=True):
     """A parsed URL (``endpoint.parse``). ``path`` is a file or folder; ``query`` the URL's options."""
 
     scheme: str
@@ -19,10 +19,13 @@ class Endpoint:
     host: str | None = None
     port: int | None = None
     user: str | None = None
-    password: str | None = dataclasses.field(default=None, repr=False)
+    password: str | None = None
     database: str | None = None
     path: str | None = None
     query: tuple[tuple[str, str], ...] = ()
+
+    def __repr__(self) -> str:  # the password shows nowhere, a traceback included
+        return f"Endpoint({self.safe_url!r})"
 
     def option(self, name: str, default: str | None = None) -> str | None:
         return dict(self.query).get(name, default)
@@ -36,8 +39,7 @@ class Endpoint:
         return f"{self.scheme}://{self.host or ''}{port}/{self.database or ''}"
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class TableName:
+class TableName(msgspec.Struct, frozen=True):
     """A table's place in a database. ``schema`` is None in the engine's default namespace
     (PostgreSQL ``public``, DuckDB and SQLite ``main``, MySQL the URL's database, a folder itself)."""
 
@@ -59,8 +61,7 @@ def is_own(name: str) -> bool:
     return re.fullmatch(OWN_NAME, name, re.IGNORECASE) is not None
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Refusal:
+class Refusal(msgspec.Struct, frozen=True):
     """Why a column (or a table, column None) cannot be carried exactly, and what may be chosen instead."""
 
     column: str | None
@@ -71,8 +72,7 @@ class Refusal:
     policies: tuple[str, ...] = ()
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Column:
+class Column(msgspec.Struct, frozen=True):
     """One column as its engine has it.
 
     As a source column, ``type`` is the form it is read in by default; ``forms`` are all the
@@ -97,8 +97,7 @@ class Column:
     collation: str | None = None
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class UserType:
+class UserType(msgspec.Struct, frozen=True):
     """An enum, domain or composite that columns need, for databases of the same engine.
     ``definition`` is the engine's own DDL; its order in ``Table.user_types`` is one in which it can be run."""
 
@@ -107,15 +106,13 @@ class UserType:
     definition: str
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class ForeignKey:
+class ForeignKey(msgspec.Struct, frozen=True):
     name: str
     columns: tuple[str, ...]
     parent: TableName
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Attachment:
+class Attachment(msgspec.Struct, frozen=True):
     """What stands on an existing table beside its columns and its key (an index, a constraint, a trigger, a right),
     and shall stand on the one that takes its place. ``head`` and ``definition`` are the engine's own DDL, in the
     parts that its adapter puts together."""
@@ -141,13 +138,12 @@ class Attachment:
         if not gone:
             return self
         if len(gone) == len(columns):
-            return dataclasses.replace(self, problem=f"it goes with {', '.join(gone)}", minor=True)
+            return msgspec.structs.replace(self, problem=f"it goes with {', '.join(gone)}", minor=True)
         problem = f"it is of {', '.join(gone)}, which the table that takes its place has not"
-        return dataclasses.replace(self, problem=problem, minor=False)
+        return msgspec.structs.replace(self, problem=problem, minor=False)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Table:
+class Table(msgspec.Struct, frozen=True):
     """One table (a partitioned one by its root) as its engine has it."""
 
     name: TableName
@@ -184,8 +180,7 @@ class Table:
         return self.primary_key or (self.unique_keys[0] if self.unique_keys else ())
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Bound:
+class Bound(msgspec.Struct, frozen=True):
     """Which rows of a table a chunk holds. ``data`` is the source adapter's own (JSON values).
 
     physical: by the place of rows (ctid, rowid that is no key): true only of the very state that
@@ -199,8 +194,7 @@ class Bound:
     bytes: int = 0
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Comparison:
+class Comparison(msgspec.Struct, frozen=True):
     """How two columns are compared: the comparison type to which both are brought before hashing
     (see docs/DIGEST.md), and the rules that were needed, in plain words for the report."""
 
@@ -211,8 +205,7 @@ class Comparison:
     rules: tuple[str, ...] = ()
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class ColumnPlan:
+class ColumnPlan(msgspec.Struct, frozen=True):
     """One column's way: read as ``form``, converted, written as the target column's type."""
 
     source: str
@@ -227,8 +220,7 @@ class ColumnPlan:
     checks: tuple[str, ...] = ()
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class TablePlan:
+class TablePlan(msgspec.Struct, frozen=True):
     """One table's way from source to target."""
 
     index: int
@@ -250,8 +242,7 @@ class TablePlan:
     staged: bool = False
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(msgspec.Struct, frozen=True):
     """All that a resume needs to go on as if nothing had happened. Holds no credentials."""
 
     source: str
@@ -262,8 +253,7 @@ class Plan:
     version: int = 1
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Digest:
+class Digest(msgspec.Struct, frozen=True):
     """The digest of a set of rows: how many, and the sum of their row digests mod 2^128."""
 
     rows: int = 0
@@ -284,8 +274,7 @@ class Digest:
         return Digest(int(rows), int(total, 16))
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class ChunkRow:
+class ChunkRow(msgspec.Struct, frozen=True):
     """A chunk as the ledger holds it. state: todo | done."""
 
     table: int
@@ -299,24 +288,22 @@ class ChunkRow:
     digest_read: str | None = None
     digest_sent: str | None = None
     #: Values that a policy touched, by column.
-    touched: dict[str, int] = dataclasses.field(default_factory=dict)
+    touched: dict[str, int] = msgspec.field(default_factory=dict)
     snapshot: str | None = None
     seconds: float = 0.0
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class StepRow:
+class StepRow(msgspec.Struct, frozen=True):
     """A step beside the chunks (create, truncate, keys, swap, merge …), done once. state: todo | done."""
 
     number: int
     kind: str
     table: int | None = None
     state: str = "todo"
-    detail: dict[str, Any] = dataclasses.field(default_factory=dict)
+    detail: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class JobRow:
+class JobRow(msgspec.Struct, frozen=True):
     """A job as the ledger holds it. state: running | finished."""
 
     id: str

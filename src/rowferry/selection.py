@@ -7,11 +7,12 @@ unquoted part of ``NEWNAME`` stands for the source table's own name: ``'sales.*:
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
 import fnmatch
 import re
 from collections.abc import Callable, Collection, Sequence
+
+import msgspec
 
 from rowferry.errors import ConfigError
 from rowferry.model import TableName
@@ -20,8 +21,7 @@ from rowferry.model import TableName
 DEFAULT_SCHEMAS = {"postgres": "public", "duckdb": "main", "sqlite": "main"}
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Part:
+class Part(msgspec.Struct, frozen=True):
     """One part of a name; ``literal``: it was quoted, so that nothing in it is a glob."""
 
     text: str
@@ -37,8 +37,7 @@ class Part:
         return self.text == name
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Selector:
+class Selector(msgspec.Struct, frozen=True):
     """One ``--table``. ``text`` is as it was written, for messages."""
 
     text: str

@@ -20,7 +20,6 @@ Values that Arrow's own range or Python cannot hold are carried by convention:
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import msgspec
@@ -41,8 +40,7 @@ TYPE_KEY = b"rowferry.type"
 NATIVE_KEY = b"rowferry.native"
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Type:
+class Type(msgspec.Struct, frozen=True):
     """One canonical type.
 
     kind: bool, int8…uint64, float32, float64, decimal, numeric, text, char, binary, date,
@@ -95,8 +93,7 @@ class Type:
         return f"{self.kind}{'' if size is None else f'({size})'}{unit}"
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Field:
+class Field(msgspec.Struct, frozen=True):
     """A named part of a struct or map."""
 
     name: str
@@ -192,13 +189,15 @@ def from_arrow(t: pa.DataType) -> Type | None:
 
 
 def dump(value: Any) -> Any:
-    """A dataclass of ours as plain JSON values (what is at its default is left out)."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {
-            f.name: dump(getattr(value, f.name))
-            for f in dataclasses.fields(value)
-            if f.default is dataclasses.MISSING or getattr(value, f.name) != f.default
-        }
+    """A struct of ours as plain JSON values (what is at its default is left out)."""
+    if isinstance(value, msgspec.Struct):
+        names, defaults = value.__struct_fields__, value.__struct_defaults__
+        kept: dict[str, Any] = {}
+        for i, name in enumerate(names, len(defaults) - len(names)):
+            held = getattr(value, name)
+            if i < 0 or held != defaults[i]:
+                kept[name] = dump(held)
+        return kept
     if isinstance(value, (list, tuple)):
         return [dump(v) for v in value]
     if isinstance(value, dict):

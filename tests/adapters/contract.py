@@ -8,6 +8,7 @@ import datetime
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+import msgspec
 import pyarrow as pa
 
 from rowferry import convert, endpoint
@@ -191,7 +192,7 @@ class Ferry:
 
 
 def finished(chunk: ChunkRow, rows: int) -> ChunkRow:
-    return dataclasses.replace(
+    return msgspec.structs.replace(
         chunk, state="done", rows_read=rows, rows_committed=rows, bytes=rows * 8, digest_read=f"{rows}:{7:032x}",
         digest_sent=f"{rows}:{(1 << 127) + 5:032x}", touched={"ä": 2}, snapshot="s1", seconds=0.25,
     )  # fmt: skip

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 from collections.abc import Callable
 
+import msgspec
 import psycopg
 import pytest
 
@@ -42,7 +42,7 @@ def plan_column(ours: Column, theirs: Column, wire: bool) -> ColumnPlan:
     to = form if form.kind == "wire" else theirs.type
     way = compare(form, to, source_engine="postgres", target_engine="postgres")
     assert way is not None
-    return ColumnPlan(ours.name, form, theirs.name, dataclasses.replace(theirs, type=to), way)
+    return ColumnPlan(ours.name, form, theirs.name, msgspec.structs.replace(theirs, type=to), way)
 
 
 def mend(

@@ -18,18 +18,17 @@ again on a new connection may help. A driver's exception never escapes, nor a pa
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
+import msgspec
 import pyarrow as pa
 
 from rowferry.model import Attachment, Bound, ChunkRow, Column, ColumnPlan, JobRow, Refusal, StepRow, Table, TableName
 from rowferry.types import Type
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Capabilities:
+class Capabilities(msgspec.Struct, frozen=True):
     """What an engine can do, known before a connection is opened."""
 
     engine: str
@@ -59,16 +58,14 @@ class Capabilities:
     raw_format: str | None = None
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class SourceOptions:
+class SourceOptions(msgspec.Struct, frozen=True):
     #: Text form for PostgreSQL columns the independent decoder cannot read truly, and so on.
     independent: bool = False
     #: Policies by column, ``{"table.column": "text"}``; a source needs them where they choose a form.
-    policies: dict[str, str] = dataclasses.field(default_factory=dict)
+    policies: dict[str, str] = msgspec.field(default_factory=dict)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class TargetOptions:
+class TargetOptions(msgspec.Struct, frozen=True):
     ledger_schema: str = "rowferry"
     #: None | fire | disable: what to do about user triggers and rules of target tables.
     triggers: str | None = None
@@ -76,8 +73,7 @@ class TargetOptions:
     read_only: bool = False
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Block:
+class Block(msgspec.Struct, frozen=True):
     """Some rows. ``raw`` holds the same rows as the engine's own frames, where an intake was given: the
     batch then says how many they are, and has no columns."""
 
@@ -87,8 +83,7 @@ class Block:
     touched: dict[str, int] | None = None
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class ReadRequest:
+class ReadRequest(msgspec.Struct, frozen=True):
     table: Table
     #: (source column, form) pairs; forms are of ``Column.forms``.
     columns: tuple[tuple[str, Type], ...]
@@ -101,8 +96,7 @@ class ReadRequest:
     intake: Any = None
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class WriteRequest:
+class WriteRequest(msgspec.Struct, frozen=True):
     """Rows for one chunk. ``columns[i].column`` is the target column of batch column i, in whose
     canonical type (``column.type.arrow``) the batch carries it."""
 

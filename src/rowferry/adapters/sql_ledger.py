@@ -7,7 +7,6 @@ transaction that loads its rows; that is what makes the copy exactly-once.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -40,8 +39,7 @@ class JobLock(Protocol):
     def release(self, job: str) -> None: ...
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class LedgerNames:
+class LedgerNames(msgspec.Struct, frozen=True):
     """Where the ledger stands: three table names, quoted and qualified as the engine needs."""
 
     jobs: str

@@ -7,10 +7,10 @@ instant or wall clock but never from one to the other, nothing rounded, cut or g
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Sequence
 
+import msgspec
 import pyarrow as pa
 
 from rowferry import compute as pc
@@ -32,8 +32,7 @@ _TIMES = ("date", "time", "timestamp", "timestamptz", "duration", "interval")
 _BINARIES = ("binary", "uuid", "wire")
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Conversion:
+class Conversion(msgspec.Struct, frozen=True):
     """How a column's values go from ``form`` to ``to``.
 
     identity: there is nothing to do at all; the array can be passed on as it is.

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import decimal
 import functools
 import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import msgspec
 import pyarrow as pa
 
 from rowferry import compute as pc
@@ -36,8 +36,7 @@ _NUL = re.compile(b"\0")
 _JSON_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|(-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)', re.DOTALL)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Check:
+class Check(msgspec.Struct, frozen=True):
     """``failing`` takes an array of one of ``kinds`` and gives the mask of the values that fail, or
     None where all pass; ``nearest`` gives the array with the nearest values that pass in their place
     (None: there are no such values)."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import decimal
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pyarrow as pa
 
 from rowferry import compute as pc
@@ -30,8 +30,7 @@ EXACT = decimal.Context(
 LEAF_ROWS = 32
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Step:
+class Step(msgspec.Struct, frozen=True):
     """One conversion between two types. ``function`` None: arrays pass as they are."""
 
     function: Function | None = None

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import collections
-import dataclasses
 import threading
 
+import msgspec
 import pyarrow as pa
 
 from rowferry import compute as pc
@@ -20,8 +20,7 @@ from rowferry.stages.digest import Digester
 ROWS_PER_KEY_MAX = 16
 
 
-@dataclasses.dataclass(slots=True)
-class Seen:
+class Seen(msgspec.Struct):
     """A row of one side: its values as text, the digest of each cell, and how often it was seen."""
 
     texts: tuple[str | None, ...]

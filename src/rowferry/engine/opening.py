@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
 import tempfile
 from collections.abc import Iterator
+
+import msgspec
 
 from rowferry.adapters import registry
 from rowferry.adapters.protocol import Placed, Source, SourceOptions, Target, TargetOptions
@@ -62,8 +63,8 @@ def target_to_plan_for(request: Request) -> Iterator[Target]:
             yield target
         return
     with tempfile.TemporaryDirectory(prefix="rowferry-plan-") as folder:
-        scratch = dataclasses.replace(request.target, path=os.path.join(folder, "empty"))
-        with target_of(dataclasses.replace(request, target=scratch)) as target:
+        scratch = msgspec.structs.replace(request.target, path=os.path.join(folder, "empty"))
+        with target_of(msgspec.structs.replace(request, target=scratch)) as target:
             yield target
 
 

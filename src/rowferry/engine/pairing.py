@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterable, Sequence
+
+import msgspec
 
 from rowferry.adapters import registry
 from rowferry.adapters.protocol import Source
@@ -16,8 +17,7 @@ from rowferry.stages import digest
 from rowferry.types import TEXTS, Type
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Unlike:
+class Unlike(msgspec.Struct, frozen=True):
     """Two tables whose columns are not the same ones: their rows cannot be compared."""
 
     source: Table
@@ -25,17 +25,16 @@ class Unlike:
     reasons: tuple[str, ...]
 
 
-@dataclasses.dataclass(slots=True)
-class Pairs:
+class Pairs(msgspec.Struct):
     """What a verification will compare, and what it cannot."""
 
-    tables: list[TablePlan] = dataclasses.field(default_factory=list)
+    tables: list[TablePlan] = msgspec.field(default_factory=list)
     #: Source tables that the target does not have at all: every row of theirs is missing.
-    absent: list[Table] = dataclasses.field(default_factory=list)
-    unlike: list[Unlike] = dataclasses.field(default_factory=list)
+    absent: list[Table] = msgspec.field(default_factory=list)
+    unlike: list[Unlike] = msgspec.field(default_factory=list)
     #: What the request leaves open (ambiguous names): nothing is compared.
-    problems: list[str] = dataclasses.field(default_factory=list)
-    notes: list[str] = dataclasses.field(default_factory=list)
+    problems: list[str] = msgspec.field(default_factory=list)
+    notes: list[str] = msgspec.field(default_factory=list)
 
 
 def pair(source: Source, target: Source, request: Request) -> Pairs:
@@ -124,7 +123,7 @@ def _pair_table(source: Table, target: Table, request: Request, pairs: Pairs) ->
         other = target.column(partners[column.name])
         if request.policy(str(source.name), column.name) == "null":
             # The source reads as NULL what does not fit its default form.
-            column = dataclasses.replace(column, refusal=None)
+            column = msgspec.structs.replace(column, refusal=None)
         found = _pair_column(column, other, request)
         if found is None:
             why = f": {column.refusal.reason} ({column.refusal.count or 0:,} rows)" if column.refusal else ""
@@ -194,7 +193,7 @@ def _pair_column(column: Column, other: Column, request: Request) -> ColumnPlan 
     for mine, theirs in _form_pairs(column, other, request):
         comparison: Comparison | None = digest.compare(mine, theirs, **engines)
         if comparison is not None:
-            return ColumnPlan(column.name, mine, other.name, dataclasses.replace(other, type=theirs), comparison)
+            return ColumnPlan(column.name, mine, other.name, msgspec.structs.replace(other, type=theirs), comparison)
     return None
 
 

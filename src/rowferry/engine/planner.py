@@ -6,9 +6,10 @@ collected, so that a user sees the whole list at once and not one an attempt.
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Sequence
+
+import msgspec
 
 from rowferry import convert, selection
 from rowferry.adapters import registry
@@ -38,15 +39,14 @@ WIRE_PREFERRED = frozenset(
 )
 
 
-@dataclasses.dataclass(slots=True)
-class Findings:
+class Findings(msgspec.Struct):
     """What a plan found. ``refusals`` by source table; ``blockers`` concern a table or the whole job."""
 
-    tables: list[TablePlan] = dataclasses.field(default_factory=list)
-    refusals: dict[str, list[Refusal]] = dataclasses.field(default_factory=dict)
-    blockers: list[str] = dataclasses.field(default_factory=list)
-    missing_privileges: list[str] = dataclasses.field(default_factory=list)
-    notes: list[str] = dataclasses.field(default_factory=list)
+    tables: list[TablePlan] = msgspec.field(default_factory=list)
+    refusals: dict[str, list[Refusal]] = msgspec.field(default_factory=dict)
+    blockers: list[str] = msgspec.field(default_factory=list)
+    missing_privileges: list[str] = msgspec.field(default_factory=list)
+    notes: list[str] = msgspec.field(default_factory=list)
 
     def refuse(self, table: TableName, refusal: Refusal) -> None:
         self.refusals.setdefault(str(table), []).append(refusal)
@@ -89,7 +89,7 @@ def plan_copy(source: Source, target: Target, request: Request) -> Findings:
     """Plans a copy; raises only for a request that names what is not there, or for a failing side."""
     caps = registry.capabilities(request.target.engine)
     if isinstance(target, Folding) and target.folds_names():
-        caps = dataclasses.replace(caps, names_fold_case=True)
+        caps = msgspec.structs.replace(caps, names_fold_case=True)
     findings = Findings()
     if request.mode not in caps.modes:
         findings.blockers.append(f"{caps.engine} cannot be a target with --mode {request.mode}")
@@ -232,8 +232,8 @@ def _plan_table(
         findings.notes += replacing.column_notes(existing, planned)
         # Those of the table that goes: children are swapped before their parents.
         above = tuple(k for k in existing.foreign_keys if k.parent != name)
-        plan = dataclasses.replace(plan, target=dataclasses.replace(planned, foreign_keys=above))
-        plan = dataclasses.replace(plan, load_name=TableName(name.schema, f"rowferry_new_{index}"))
+        plan = msgspec.structs.replace(plan, target=msgspec.structs.replace(planned, foreign_keys=above))
+        plan = msgspec.structs.replace(plan, load_name=TableName(name.schema, f"rowferry_new_{index}"))
     return plan
 
 
@@ -340,7 +340,7 @@ def _own_text(column: Column, request: Request, policy: str | None) -> Type | No
 def _new_column(
     column: Column, target: Target, request: Request, policy: str | None, kinds: frozenset[str]
 ) -> ColumnPlan | Refusal:
-    named = dataclasses.replace(column, name=spelling.speller(request.names)(column.name))
+    named = msgspec.structs.replace(column, name=spelling.speller(request.names)(column.name))
     wire = _wire(column, request, policy, kinds)
     if wire is not None:
         planned = target.plan_column(named, wire)
@@ -352,7 +352,7 @@ def _new_column(
         if not isinstance(planned, Refusal) and planned.native == column.native:
             return _column_plan(column, own, planned, target, request, policy)
     if column.refusal is not None and policy not in column.refusal.policies:
-        return dataclasses.replace(column.refusal, column=column.name)
+        return msgspec.structs.replace(column.refusal, column=column.name)
     refusal = Refusal(column.name, f"{column.native or column.type} has no form that fits", policies=("skip",))
     forms = _forms(column, policy)
     for form in forms:
@@ -362,7 +362,7 @@ def _new_column(
         )
         if not isinstance(found, Refusal):
             return found
-        refusal = dataclasses.replace(found, column=column.name)
+        refusal = msgspec.structs.replace(found, column=column.name)
     return refusal
 
 
@@ -383,12 +383,12 @@ def _existing_column(
         return ColumnPlan(column.name, column.type, into.name, into, _no_comparison(column.type))
     wire = _wire(column, request, policy, kinds)
     if wire is not None and wire in into.forms and column.native == into.native:
-        return _column_plan(column, wire, dataclasses.replace(into, type=wire), target, request, policy)
+        return _column_plan(column, wire, msgspec.structs.replace(into, type=wire), target, request, policy)
     own = _own_text(column, request, policy)
     if own is not None and column.native == into.native:
-        return _column_plan(column, own, dataclasses.replace(into, type=own), target, request, policy)
+        return _column_plan(column, own, msgspec.structs.replace(into, type=own), target, request, policy)
     if column.refusal is not None and policy not in column.refusal.policies:
-        return dataclasses.replace(column.refusal, column=column.name)
+        return msgspec.structs.replace(column.refusal, column=column.name)
     refusal = Refusal(column.name, f"no form fits the target's {into.native}", policies=("skip",))
     forms = _forms(column, policy)
     # An existing column of text may take a text form where the usual one has no exact way into it.
@@ -407,7 +407,7 @@ def _nullable(plan: ColumnPlan) -> ColumnPlan:
     if "not_null" not in plan.checks:
         return plan
     checks = tuple(c for c in plan.checks if c != "not_null")
-    return dataclasses.replace(plan, column=dataclasses.replace(plan.column, nullable=True), checks=checks)
+    return msgspec.structs.replace(plan, column=msgspec.structs.replace(plan.column, nullable=True), checks=checks)
 
 
 def _no_comparison(kind: Type) -> Comparison:
@@ -495,7 +495,7 @@ def _with_waves(findings: Findings) -> list[TablePlan]:
             f"foreign keys of the target form a cycle among {', '.join(sorted(str(p.target.name) for p in stuck))} "
             f"({', '.join(keys)}); drop or disable one and add it again after the copy"
         )
-    return [dataclasses.replace(p, wave=waves.get(p.target.name, 0)) for p in findings.tables]
+    return [msgspec.structs.replace(p, wave=waves.get(p.target.name, 0)) for p in findings.tables]
 
 
 def waves_of(plans: Sequence[TablePlan]) -> tuple[dict[TableName, int], list[TablePlan]]:

@@ -12,24 +12,23 @@ not of chunks.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import threading
 import time
 from collections.abc import Callable
 from typing import Any, Protocol, TextIO
 
+import msgspec
+
 from rowferry import limits
 from rowferry.engine.report import Report
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Event:
+class Event(msgspec.Struct, frozen=True):
     """The root. Tables are named by their source name as text."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class TableTotals:
+class TableTotals(msgspec.Struct, frozen=True):
     """What the plan says of one table; ``rows`` and ``bytes`` are estimates."""
 
     table: str
@@ -41,8 +40,7 @@ class TableTotals:
     rows_taken_over: int = 0
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class JobStarted(Event):
+class JobStarted(Event, frozen=True):
     """command: copy | verify | resume."""
 
     command: str
@@ -55,30 +53,26 @@ class JobStarted(Event):
     resumed: bool = False
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class StepStarted(Event):
+class StepStarted(Event, frozen=True):
     """A step beside the chunks: create, truncate, keys, sequences, swap, merge …"""
 
     kind: str
     table: str | None = None
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class StepFinished(Event):
+class StepFinished(Event, frozen=True):
     kind: str
     table: str | None = None
     seconds: float = 0.0
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class ChunkStarted(Event):
+class ChunkStarted(Event, frozen=True):
     table: str
     chunk: int
     worker: int
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class ChunkFinished(Event):
+class ChunkFinished(Event, frozen=True):
     table: str
     chunk: int
     worker: int
@@ -91,8 +85,7 @@ class ChunkFinished(Event):
     digest_sent: str | None = None
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class ChunkTakenOver(Event):
+class ChunkTakenOver(Event, frozen=True):
     """A chunk that another process of the same job finished while this one ran."""
 
     table: str
@@ -100,8 +93,7 @@ class ChunkTakenOver(Event):
     rows_committed: int
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class ChunkRetried(Event):
+class ChunkRetried(Event, frozen=True):
     """The chunk was rolled back and will be tried again after ``wait_s``."""
 
     table: str
@@ -112,16 +104,14 @@ class ChunkRetried(Event):
     error: str
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class VerifyStarted(Event):
+class VerifyStarted(Event, frozen=True):
     """rows: estimate of what will be read on the sides together."""
 
     table: str
     rows: int = 0
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class VerifyAdvanced(Event):
+class VerifyAdvanced(Event, frozen=True):
     """side: source | target; rows: read since the last event of this kind."""
 
     table: str
@@ -129,8 +119,7 @@ class VerifyAdvanced(Event):
     rows: int
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class VerifyFinished(Event):
+class VerifyFinished(Event, frozen=True):
     table: str
     equal: bool
     missing: int = 0
@@ -139,23 +128,20 @@ class VerifyFinished(Event):
     seconds: float = 0.0
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Waiting(Event):
+class Waiting(Event, frozen=True):
     """Nothing to do but wait: for chunks that others hold, for a server that restarts."""
 
     reason: str
     pending: int = 0
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Note(Event):
+class Note(Event, frozen=True):
     """A sentence that the user should read now, not only in the report."""
 
     text: str
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class JobFinished(Event):
+class JobFinished(Event, frozen=True):
     report: Report
 
 
@@ -218,8 +204,7 @@ class QuietSink:
         return None
 
 
-@dataclasses.dataclass(slots=True)
-class Tally:
+class Tally(msgspec.Struct):
     """How far one table is."""
 
     totals: TableTotals
@@ -406,5 +391,5 @@ class JsonSink:
         word = _JSON_WORDS.get(type(event))
         if word is None:
             return None
-        data: dict[str, Any] = {"event": word, **dataclasses.asdict(event)}
+        data: dict[str, Any] = {"event": word, **msgspec.to_builtins(event)}
         return {k: round(v, 6) if isinstance(v, float) else v for k, v in data.items()}

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import threading
 from collections.abc import Callable, Sequence
+
+import msgspec
 
 from rowferry.adapters.protocol import Source, Target
 from rowferry.engine.progress import EventHandler, Note, VerifyAdvanced, VerifyFinished, VerifyStarted
@@ -56,10 +57,10 @@ def prove(
                     stop=stop,
                 )
                 added = digest - baseline(index)
-                report = dataclasses.replace(report, digest_target=added, equal=added == report.digest_sent)
+                report = msgspec.structs.replace(report, digest_target=added, equal=added == report.digest_sent)
                 again = not report.equal
                 if not again:
-                    report = dataclasses.replace(report, missing=0, extra=0, changed=0)
+                    report = msgspec.structs.replace(report, missing=0, extra=0, changed=0)
             if again:
                 found = _row_by_row(source, written, plan, table, request, stop)
                 report = with_difference(report, found)
@@ -94,7 +95,7 @@ def _row_by_row(
 
 def with_difference(report: TableReport, found: TableDifference) -> TableReport:
     """A report with what a comparison of both sides found."""
-    return dataclasses.replace(
+    return msgspec.structs.replace(
         report,
         digest_target=found.digest_target,
         equal=found.equal,

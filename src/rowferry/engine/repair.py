@@ -7,9 +7,9 @@ first. Whether the tables are equal then is for a second comparison to say, not 
 
 from __future__ import annotations
 
-import dataclasses
 import threading
 
+import msgspec
 import pyarrow as pa
 
 from rowferry import compute as pc
@@ -251,5 +251,5 @@ def _as_written(target: Target, plan: TablePlan) -> tuple[Table, tuple[ColumnPla
         if isinstance(conversion(column.form, written.type), str):
             written = column.column
         checks = column.checks or target.checks(written)
-        columns.append(dataclasses.replace(column, column=written, checks=checks))
+        columns.append(msgspec.structs.replace(column, column=written, checks=checks))
     return table, tuple(columns)

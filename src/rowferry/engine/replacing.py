@@ -7,8 +7,9 @@ Columns are another matter: that they become the source's is what ``replace`` is
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
+
+import msgspec
 
 from rowferry.adapters.protocol import Target
 from rowferry.model import Attachment, Table, TablePlan
@@ -40,7 +41,7 @@ def with_attachments(
         notes += [f"{place}: replacing it loses its {a}: {a.problem}" for a in found if a.problem and a.minor]
         if kept:
             notes.append(f"{place}: the one that takes its place gets its {_named(kept)}")
-        out.append(dataclasses.replace(plan, target=dataclasses.replace(plan.target, attachments=tuple(kept))))
+        out.append(msgspec.structs.replace(plan, target=msgspec.structs.replace(plan.target, attachments=tuple(kept))))
     return out
 
 

@@ -12,7 +12,6 @@ Nothing here holds credentials: endpoints are ``Endpoint.safe_url``.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import tempfile
@@ -26,8 +25,7 @@ from rowferry.model import Digest, Refusal
 REPORT_VERSION = 1
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class RowDifference:
+class RowDifference(msgspec.Struct, frozen=True):
     """One row that differs. Values are as text; ``source`` is None for an extra row, ``target`` for a missing one.
 
     kind: missing | extra | changed. ``count``: how often more the row stands on that side, where a
@@ -41,8 +39,7 @@ class RowDifference:
     count: int = 1
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class TableReport:
+class TableReport(msgspec.Struct, frozen=True):
     """One table. Counts are of the whole job, also of chunks that an earlier process had finished.
 
     missing, extra, changed: None where the table was not verified. ``equal`` is the verdict of the
@@ -83,7 +80,7 @@ class TableReport:
     chunks_taken_over: int = 0
     retries: int = 0
     #: Values that a policy touched, by column.
-    touched: dict[str, int] = dataclasses.field(default_factory=dict)
+    touched: dict[str, int] = msgspec.field(default_factory=dict)
 
     @property
     def differences(self) -> int:
@@ -118,7 +115,7 @@ class TableReport:
         # The digests are apart: msgspec refuses integers above 64 bits.
         read, sent, target = (data.get(f"digest_{side}") for side in ("read", "sent", "target"))
         rest = {k: v for k, v in data.items() if k not in ("digest_read", "digest_sent", "digest_target")}
-        return dataclasses.replace(
+        return msgspec.structs.replace(
             msgspec.convert(rest, TableReport),
             digest_read=None if read is None else Digest.parse(read),
             digest_sent=None if sent is None else Digest.parse(sent),
@@ -126,8 +123,7 @@ class TableReport:
         )
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Report:
+class Report(msgspec.Struct, frozen=True):
     """The whole run. ``exit_code`` is what the command line exits with; ``status`` says it in a word:
     ok | different | quarantined | failed | stopped."""
 
@@ -168,11 +164,10 @@ class Report:
     def from_json(data: dict[str, Any]) -> Report:
         tables = tuple(TableReport.from_json(t) for t in data.get("tables", ()))
         rest = {k: v for k, v in data.items() if k != "tables"}
-        return dataclasses.replace(msgspec.convert(rest, Report), tables=tables)
+        return msgspec.structs.replace(msgspec.convert(rest, Report), tables=tables)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class PlannedColumn:
+class PlannedColumn(msgspec.Struct, frozen=True):
     """One column as it would travel. Types are as the engines spell them."""
 
     source: str
@@ -185,8 +180,7 @@ class PlannedColumn:
     rules: tuple[str, ...] = ()
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class PlannedTable:
+class PlannedTable(msgspec.Struct, frozen=True):
     """One table as it would be copied; ``rows`` and ``bytes`` are estimates of the source's catalogue."""
 
     source: str
@@ -203,8 +197,7 @@ class PlannedTable:
     refusals: tuple[Refusal, ...] = ()
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class PlanReport:
+class PlanReport(msgspec.Struct, frozen=True):
     """What ``copy`` would do; nothing was written. ``exit_code`` is 2 where copy would refuse."""
 
     source: str
@@ -234,8 +227,7 @@ class PlanReport:
         return {"command": "plan", **_plain(self), "exit_code": self.exit_code}
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class JobSummary:
+class JobSummary(msgspec.Struct, frozen=True):
     """One job of a target's ledger. state: running | finished (running: unfinished, whether or not a
     process works on it now; ``alive`` says whether one does, None where that cannot be told)."""
 
@@ -275,11 +267,11 @@ def write(path: str, data: dict[str, Any]) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """Dataclasses, tuples and dicts as JSON values, every field present; a Digest as its text."""
+    """Structs, tuples and dicts as JSON values, every field present; a Digest as its text."""
     if isinstance(value, Digest):
         return str(value)
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, msgspec.Struct):
+        return {name: _plain(getattr(value, name)) for name in value.__struct_fields__}
     if isinstance(value, (list, tuple)):
         return [_plain(v) for v in value]
     if isinstance(value, dict):

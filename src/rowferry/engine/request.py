@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import fnmatch
 import hashlib
 from typing import Any
@@ -17,8 +16,7 @@ MODES = ("create", "append", "truncate", "replace", "upsert")
 POLICIES = ("text", "null", "clamp", "skip")
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Request:
+class Request(msgspec.Struct, frozen=True):
     """A copy, plan or verify. ``policies`` maps ``table.column`` patterns to a policy; the last match wins."""
 
     source: Endpoint

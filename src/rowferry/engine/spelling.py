@@ -6,11 +6,12 @@ machine's locale, and on no other name.
 
 from __future__ import annotations
 
-import dataclasses
 import re
 import unicodedata
 from collections.abc import Callable, Hashable, Sequence
 from typing import Generic, TypeVar
+
+import msgspec
 
 from rowferry.model import TableName
 
@@ -96,8 +97,7 @@ def fold_table(name: TableName) -> tuple[str | None, str]:
     return None if name.schema is None else fold(name.schema), fold(name.name)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Matched(Generic[T]):
+class Matched(msgspec.Struct, Generic[T], frozen=True):
     """Names of the source → names of the target, and the groups (ours, theirs) of which none can be told."""
 
     pairs: dict[T, T]

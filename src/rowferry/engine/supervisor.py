@@ -9,12 +9,13 @@ job is taken up again from its ledger, exactly as a new process would do it.
 
 from __future__ import annotations
 
-import dataclasses
 import datetime
 import secrets
 import threading
 import time
 from typing import Any
+
+import msgspec
 
 from rowferry import limits
 from rowferry.adapters import registry
@@ -124,7 +125,9 @@ class Copy:
         hint = self._resume_hint(self._job) if self.began and self._job else "nothing was copied yet"
         error = StoppedError("stopped on request", hint=hint)
         if report is not None:
-            error.report = dataclasses.replace(report, status="stopped", exit_code=error.exit_code, error=str(error))
+            error.report = msgspec.structs.replace(
+                report, status="stopped", exit_code=error.exit_code, error=str(error)
+            )
         return error
 
     def _find(self, target: Target) -> JobRow | None:
@@ -226,10 +229,10 @@ class Copy:
                 # After a resume under another state of the source they are copied anew, and rows that have been
                 # added already cannot be told from the target's own: they are added at the end, all at once.
                 stage = TableName(table.target.name.schema, f"rowferry_stage_{job_id[-8:]}_{table.index}")
-                table = dataclasses.replace(table, load_name=stage, staged=True)
+                table = msgspec.structs.replace(table, load_name=stage, staged=True)
             elif table.load_name is not None:
                 # A name of this job's own: what an abandoned job left under its name is never added to.
-                table = dataclasses.replace(
+                table = msgspec.structs.replace(
                     table, load_name=TableName(table.target.name.schema, f"rowferry_new_{job_id[-8:]}_{table.index}")
                 )
             tables.append(table)
@@ -483,7 +486,7 @@ class Copy:
         except RowferryError:
             return None  # the side that failed is the one that would have to be asked
         status = "stopped" if isinstance(error, StoppedError) else "failed"
-        return dataclasses.replace(report, status=status, exit_code=error.exit_code, error=str(error))
+        return msgspec.structs.replace(report, status=status, exit_code=error.exit_code, error=str(error))
 
     def _prove(
         self, source: Source, target: Target, job: JobRow, plan: Plan, report: Report, stale: set[int]
@@ -521,7 +524,7 @@ class Copy:
             for t in tables
             if t.equal is False
         ]
-        return dataclasses.replace(
+        return msgspec.structs.replace(
             report,
             tables=tuple(tables),
             notes=tuple(notes),

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import threading
 
+import msgspec
 import pyarrow as pa
 
 from rowferry.adapters.protocol import Source
@@ -24,7 +24,7 @@ def count_unfit(source: Source, plan: Plan, error: DataError, workers: int, stop
     column = next((c for c in table.columns if c.source == error.column), None) if table else None
     if table is None or column is None:
         return None
-    conversion = conversion_of(dataclasses.replace(column, policy="null"), str(table.source.name))
+    conversion = conversion_of(msgspec.structs.replace(column, policy="null"), str(table.source.name))
     counts: list[int] = []
 
     def take(batch: pa.RecordBatch) -> None:

@@ -10,10 +10,11 @@ tables before it stays.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import threading
 import time
 from collections.abc import Iterator
+
+import msgspec
 
 from rowferry import limits
 from rowferry.adapters.protocol import Source, Target
@@ -74,14 +75,13 @@ def _until_done(run: Verification, on_event: EventHandler, stop: threading.Event
                 raise StoppedError("stopped on request") from error
 
 
-@dataclasses.dataclass(slots=True)
-class Look:
+class Look(msgspec.Struct):
     """One look at all tables; it may take several attempts, each under snapshots of its own."""
 
-    found: dict[int, tuple[TableReport, TableDifference]] = dataclasses.field(default_factory=dict)
-    absent: list[TableReport] = dataclasses.field(default_factory=list)
+    found: dict[int, tuple[TableReport, TableDifference]] = msgspec.field(default_factory=dict)
+    absent: list[TableReport] = msgspec.field(default_factory=list)
     #: What the source guaranteed in each attempt that compared anything.
-    guarantees: list[str] = dataclasses.field(default_factory=list)
+    guarantees: list[str] = msgspec.field(default_factory=list)
     note: str | None = None
 
     @property
@@ -89,19 +89,18 @@ class Look:
         return self.guarantees[0] if len(self.guarantees) == 1 else "mixed"
 
 
-@dataclasses.dataclass(slots=True)
-class Mending:
+class Mending(msgspec.Struct):
     """How far a repair has come."""
 
     #: The table that is being repaired: what of that was committed is not known after a failure.
     at: int | None = None
     #: Tables that are through, and the rows that were inserted or deleted in each.
-    done: set[int] = dataclasses.field(default_factory=set)
-    rows: dict[int, int] = dataclasses.field(default_factory=dict)
+    done: set[int] = msgspec.field(default_factory=set)
+    rows: dict[int, int] = msgspec.field(default_factory=dict)
     #: What could not be mended, and why.
-    left: list[str] = dataclasses.field(default_factory=list)
+    left: list[str] = msgspec.field(default_factory=list)
     #: Tables whose triggers are disabled now.
-    silenced: dict[int, TablePlan] = dataclasses.field(default_factory=dict)
+    silenced: dict[int, TablePlan] = msgspec.field(default_factory=dict)
 
 
 class Verification:
@@ -232,7 +231,7 @@ class Verification:
         seconds = time.monotonic() - began
         self._on_event(VerifyFinished(name, found.equal, found.missing, found.extra, found.changed, seconds))
         empty = outcome.table_report(plan, ())
-        report = dataclasses.replace(
+        report = msgspec.structs.replace(
             empty,
             rows_read=found.digest_source.rows,
             digest_read=found.digest_source,
@@ -338,7 +337,7 @@ class Verification:
         assert self._pairs is not None
         pairs, mended = self._pairs, self._mending.rows
         tables = [(plan.index, *look.found[plan.index]) for plan in pairs.tables]
-        reports = [dataclasses.replace(report, repaired=mended.get(index, 0)) for index, report, _ in tables]
+        reports = [msgspec.structs.replace(report, repaired=mended.get(index, 0)) for index, report, _ in tables]
         problems = [
             f"table {t.source!r}: {t.missing or 0:,} rows missing, {t.extra or 0:,} extra, {t.changed or 0:,} changed"
             for t in reports

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import random
 import threading
 import time
+
+import msgspec
 
 from rowferry import limits
 from rowferry.adapters.protocol import Cuttable, Reader, ReadRequest, Source, Target, Writer, WriteRequest
@@ -24,8 +25,7 @@ from rowferry.failpoints import passing
 from rowferry.model import ChunkRow, Plan, TablePlan
 
 
-@dataclasses.dataclass(slots=True)
-class Shared:
+class Shared(msgspec.Struct):
     """What the workers of one process share."""
 
     job: str
@@ -37,12 +37,12 @@ class Shared:
     snapshot: str
     on_event: EventHandler
     #: Held for changes of what follows; notified when a chunk has landed.
-    lock: threading.Condition = dataclasses.field(default_factory=threading.Condition)
-    tries: dict[tuple[int, int], int] = dataclasses.field(default_factory=dict)
+    lock: threading.Condition = msgspec.field(default_factory=threading.Condition)
+    tries: dict[tuple[int, int], int] = msgspec.field(default_factory=dict)
     #: Tries beyond the first, by table.
-    retries: dict[int, int] = dataclasses.field(default_factory=dict)
+    retries: dict[int, int] = msgspec.field(default_factory=dict)
     #: When each table's first chunk of this run began and its last one ended (monotonic seconds).
-    spans: dict[int, tuple[float, float]] = dataclasses.field(default_factory=dict)
+    spans: dict[int, tuple[float, float]] = msgspec.field(default_factory=dict)
     #: Chunks that this process has carried.
     carried: int = 0
     error: BaseException | None = None
@@ -236,7 +236,7 @@ class Worker(threading.Thread):
                 f"{transfer.rows_sent:,} rows were sent and the target accepted {accepted:,}; rolled back",
                 hint="look for triggers, rules or rewrites on the target table",
             )
-        done = dataclasses.replace(
+        done = msgspec.structs.replace(
             chunk,
             state="done",
             rows_read=transfer.rows_read,

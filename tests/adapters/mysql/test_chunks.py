@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterator
 
+import msgspec
 import pytest
 
 import mysql_servers
@@ -216,4 +216,4 @@ def test_a_tampered_bound_is_no_sql(how: str, value: str) -> None:
     bound = Bound({"key": [["k", how]], "low": [value], "high": None})
     with pytest.raises(LedgerError, match="bound"):
         select_from(table, "d", bound, None)
-    assert dataclasses.replace(bound, data={}) == Bound({})
+    assert msgspec.structs.replace(bound, data={}) == Bound({})

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import threading
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pyarrow as pa
 import pytest
 
@@ -38,7 +38,7 @@ def test_ledger_stands_beside_the_tables_and_is_none_of_them(target: Target, sql
 
 def test_job_with_texts_of_every_kind_comes_back_as_it_was(target: Target) -> None:
     target.ledger.open(create=True)
-    job = dataclasses.replace(
+    job = msgspec.structs.replace(
         contract.job_row(), name="näme '\"`\\ 𝄞", key="k" * 64, plan={"a": ["\\", "'", "\n", "é" * 100_000]}
     )
     steps = [StepRow(0, "create", 0, detail={"x": "'?\\"}), StepRow(1, "keys")]
@@ -217,7 +217,7 @@ def test_step_of_ddl_is_run_again_where_its_mark_was_not_written(target: Target,
     target.ledger.run_step(contract.JOB, step, action)
     target.ledger.run_step(contract.JOB, step, action)
     assert len(runs) == 2
-    assert target.ledger.steps(contract.JOB) == [dataclasses.replace(step, state="done", detail={"n": 1})]
+    assert target.ledger.steps(contract.JOB) == [msgspec.structs.replace(step, state="done", detail={"n": 1})]
 
 
 def test_merge_and_its_mark_are_one_transaction(target: Target, sql: Any) -> None:
@@ -246,7 +246,7 @@ def test_merge_and_its_mark_are_one_transaction(target: Target, sql: Any) -> Non
 
 def test_finished_job_leaves_no_staging_table_of_its_own(target: Target, sql: Any) -> None:
     target.ledger.open(create=True)
-    job = dataclasses.replace(contract.job_row(), id="20260101T000000-deadbeef")
+    job = msgspec.structs.replace(contract.job_row(), id="20260101T000000-deadbeef")
     target.ledger.create_job(job, [], [])
     sql("CREATE TABLE rowferry_stage_deadbeef_0 (a int)", "CREATE TABLE rowferry_new_0ther00_1 (a int)")
     target.ledger.finish_job(job.id, {"ok": True})

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pyarrow as pa
 import pytest
 
@@ -145,7 +145,7 @@ def test_swap_goes_on_from_wherever_it_stopped(target: Any, sql: Any) -> None:
             ("index", "one", None), ("index", "more_first", None), ("check constraint", "few", None),
             ("foreign key", "up", None), ("comment on", "t", None),
         ]  # fmt: skip
-        return dataclasses.replace(made, attachments=tuple(found))
+        return msgspec.structs.replace(made, attachments=tuple(found))
 
     def go(table: Table) -> None:
         target.attach(table, loaded, {T: loaded}, False)
@@ -239,7 +239,7 @@ def test_trial_tells_what_cannot_be_made_and_leaves_nothing(target: Any, sql: An
     made = table_of(target, {"a": Type("int32")})
     loaded = TableName(None, "rowferry_new_deadbeef_0")
     target.create_table(made, loaded, "postgres")
-    table = dataclasses.replace(made, attachments=tuple(target.attachments(made, {})))
+    table = msgspec.structs.replace(made, attachments=tuple(target.attachments(made, {})))
     with pytest.raises(RefusedError, match="index 'words' cannot be made"):
         target.attach(table, loaded, {}, True)
     assert {row[0] for row in sql("SHOW TABLES")} == {"t", loaded.name}

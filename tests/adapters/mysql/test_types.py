@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import msgspec
 import pymysql
 import pytest
 
@@ -512,7 +512,7 @@ def test_tag_counts_only_while_the_column_is_as_it_was(session: MysqlSession) ->
 
 
 def test_planned_column_is_no_generated_one() -> None:
-    column = dataclasses.replace(Column("c", Type("int32"), native="int(11)"), generated=True)
+    column = msgspec.structs.replace(Column("c", Type("int32"), native="int(11)"), generated=True)
     planned = types.plan_column(column, Type("int32"), MARIADB)
     assert isinstance(planned, Column)
     assert not planned.generated

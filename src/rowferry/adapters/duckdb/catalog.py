@@ -8,7 +8,6 @@ written.
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import re
 from collections.abc import Sequence
@@ -230,8 +229,7 @@ def _row_count(session: Session, name: TableName) -> int:
     return int(session.execute(f"SELECT count(*) FROM {qualified(name)}")[0][0])
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Lengths:
+class Lengths(msgspec.Struct, frozen=True):
     """What DuckDB's statistics know of the texts and blobs of a column: bytes of the longest and of all."""
 
     longest: int
@@ -284,8 +282,7 @@ def has_tags(session: Session) -> bool:
     return exists(session, TableName(None, TAGS))
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Tag:
+class Tag(msgspec.Struct, frozen=True):
     """native: DuckDB's type of the column when it was made. type: the canonical type, where that says
     more. source: the type as the source declared it."""
 

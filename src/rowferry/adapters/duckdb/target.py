@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
+import msgspec
 import pyarrow as pa
 
 from rowferry.adapters import sql_ledger
@@ -183,7 +183,7 @@ class DuckdbTarget:
         made = catalog.describe(self._control, loaded, False)
         if made is None:
             return
-        made = dataclasses.replace(made, name=name)
+        made = msgspec.structs.replace(made, name=name)
         if lost := attached.lost(self._control, made, attachments):
             raise TargetError(
                 f"made on it since the job began, and lost if it were replaced: {', '.join(lost)}",

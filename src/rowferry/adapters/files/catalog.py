@@ -7,7 +7,6 @@ is taken for another. A file ``name.parquet`` in the folder itself is a table as
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import os
 from urllib.parse import quote, unquote
@@ -31,8 +30,7 @@ FILE_NAME_BYTES_MAX = 255
 _TEXT = Type("text")
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class TableNote:
+class TableNote(msgspec.Struct, frozen=True):
     """What a file remembers of its table beside the columns."""
 
     primary_key: tuple[str, ...] = ()

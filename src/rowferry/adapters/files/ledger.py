@@ -8,7 +8,6 @@ finished, the rows are written into the plan, since later jobs may replace the f
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import fcntl
 import json
 import os
@@ -234,7 +233,7 @@ class FilesLedger:
         chunk = msgspec.convert(note["chunk"], ChunkRow)
         if (chunk.table, chunk.number) != (planned.table, planned.number):
             raise LedgerError(f"{path!r} holds chunk {chunk.number} of table {chunk.table}", chunk=planned.number)
-        return dataclasses.replace(chunk, bound=planned.bound, wave=planned.wave, state="done")
+        return msgspec.structs.replace(chunk, bound=planned.bound, wave=planned.wave, state="done")
 
     def is_done(self, job: str, chunk: ChunkRow) -> bool:
         entry = self._entry(self._read(), job)

@@ -8,10 +8,11 @@ their own once the old table is gone. Rights hang on the table's name, and stay.
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+import msgspec
 
 from rowferry.adapters.mysql.quoting import qualified, quote
 from rowferry.errors import DataError, RefusedError, RowferryError, TargetError
@@ -236,7 +237,7 @@ def _examined(a: Attachment, have: set[str], together: Mapping[TableName, Table]
     if any(referred == key[: len(referred)] for key in (parent.primary_key, *parent.unique_keys)):
         return known
     problem = f"it points to ({', '.join(referred)}) of {a.parent}, which is no key of what replaces that"
-    return dataclasses.replace(known, problem=problem)
+    return msgspec.structs.replace(known, problem=problem)
 
 
 def _index_clauses(wanted: Sequence[Attachment], there: Mapping[tuple[str, str], Attachment]) -> list[str]:

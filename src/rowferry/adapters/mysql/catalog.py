@@ -6,10 +6,11 @@ session's own database.
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import re
 from typing import Any
+
+import msgspec
 
 from rowferry.adapters.mysql import census as census_sql
 from rowferry.adapters.mysql import defaults, tags
@@ -86,8 +87,7 @@ def _listed(session: MysqlSession, database: str | None, kinds: tuple[str, ...])
     return sorted((n for n in names if not is_own(n.name)), key=lambda n: (n.schema or "", n.name))
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Shape:
+class _Shape(msgspec.Struct, frozen=True):
     """A table's rows of information_schema. ``name`` as the server spells it."""
 
     name: str
@@ -297,10 +297,10 @@ def _with_census(session: MysqlSession, table: Table) -> Table:
         return table
     sql, names = query
     counts = dict(zip(names, (int(n) for n in session.query(sql)[0]), strict=True))
-    return dataclasses.replace(
+    return msgspec.structs.replace(
         table,
         columns=tuple(
-            dataclasses.replace(c, refusal=census_sql.refusal_of(c, counts[c.name])) if counts.get(c.name) else c
+            msgspec.structs.replace(c, refusal=census_sql.refusal_of(c, counts[c.name])) if counts.get(c.name) else c
             for c in table.columns
         ),
     )

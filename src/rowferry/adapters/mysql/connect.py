@@ -8,7 +8,6 @@ https://mariadb.com/kb/en/mariadb-command-line-client/. Options are known in the
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import difflib
 import getpass
 import os
@@ -19,6 +18,8 @@ import threading
 import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from rowferry.adapters import servers
 from rowferry.adapters.mysql import failure, option_files
@@ -62,8 +63,7 @@ _KNOWN = frozenset((
 _WITHOUT_EFFECT = frozenset(("local-infile", "use-unicode", "autocommit", "binary-prefix", "server-public-key-path"))
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Parameters:
+class Parameters(msgspec.Struct, frozen=True):
     """All that a connection needs. ``socket`` is a unix socket's path; without it TCP is meant."""
 
     host: str
@@ -73,18 +73,21 @@ class Parameters:
     timeout_s: float
     ssl_mode: str
     socket: str | None = None
-    password: str | None = dataclasses.field(default=None, repr=False)
+    password: str | None = None
     ssl_ca: str | None = None
     ssl_capath: str | None = None
     ssl_cert: str | None = None
     ssl_key: str | None = None
-    ssl_passphrase: str | None = dataclasses.field(default=None, repr=False)
+    ssl_passphrase: str | None = None
     ssl_cipher: str | None = None
     tls_version: str | None = None
     bind_address: str | None = None
-    init_command: str | None = dataclasses.field(default=None, repr=False)
+    init_command: str | None = None
     program_name: str = "rowferry"
     cleartext: bool = False
+
+    def __repr__(self) -> str:  # what is secret shows nowhere, a traceback included
+        return f"Parameters({self.place!r})"
 
     @property
     def place(self) -> str:

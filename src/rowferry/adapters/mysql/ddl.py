@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
+
+import msgspec
 
 from rowferry.adapters.mysql import catalog, failure, tags, types
 from rowferry.adapters.mysql.attached import Attachments, comment_of
@@ -234,7 +235,7 @@ class Definer:
     def _refuse_changed(self, loaded: TableName, name: TableName, attachments: Sequence[Attachment]) -> None:
         made = self.describe(loaded)
         assert made is not None
-        if lost := self._attached.lost(dataclasses.replace(made, name=name), attachments):
+        if lost := self._attached.lost(msgspec.structs.replace(made, name=name), attachments):
             raise TargetError(
                 f"made or changed on it since the job began, and lost if it were replaced: {', '.join(lost)}",
                 table=str(name),

@@ -6,8 +6,9 @@ that ``census.py`` looks for (zero dates, an ENUM's invalid value, bytes that ar
 
 from __future__ import annotations
 
-import dataclasses
 import re
+
+import msgspec
 
 from rowferry.types import Type
 
@@ -37,8 +38,7 @@ _TAIL = re.compile(
 )
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Declared:
+class Declared(msgspec.Struct, frozen=True):
     """A declared type in its parts. ``size`` and ``scale`` are what stands in parentheses."""
 
     name: str

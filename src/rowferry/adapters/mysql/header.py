@@ -7,11 +7,11 @@ Whatever would be decoded into something else than the server holds is refused b
 
 from __future__ import annotations
 
-import dataclasses
 import struct
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 from pymysql.charset import charset_by_id
 from pymysql.constants import FIELD_TYPE
 
@@ -48,8 +48,7 @@ _NOPAD_BIT = 1024
 _UTF8_RANGES = ((255, 324), (576, 579), (608, 611), (2048, 2560))
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class ColumnDefinition:
+class ColumnDefinition(msgspec.Struct, frozen=True):
     """One column of a result's header. length: bytes of its text at the most (of BIT: bits)."""
 
     name: str

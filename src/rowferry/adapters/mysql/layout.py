@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any
+
+import msgspec
 
 from rowferry.adapters.mysql import tags
 from rowferry.adapters.mysql.catalog import declared
@@ -33,8 +34,7 @@ _BY_BYTES = ("_nopad_bin", "_0900_bin")
 _LONG_TEXTS = frozenset((*TEXT_NAMES, "json"))
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Field:
+class Field(msgspec.Struct, frozen=True):
     """A column as the server has it now."""
 
     native: str
@@ -42,8 +42,7 @@ class Field:
     nullable: bool
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Layout:
+class Layout(msgspec.Struct, frozen=True):
     """One request's way into its table. ``fields`` are the table's columns that it fills, in its order."""
 
     name: TableName
@@ -59,7 +58,7 @@ class Layout:
         """The same for another table of the same columns."""
         load = self.load.replace(f"INTO TABLE {qualified(self.name)} ", f"INTO TABLE {qualified(name)} ", 1)
         insert = self.insert.replace(f"INTO {qualified(self.name)} ", f"INTO {qualified(name)} ", 1)
-        return dataclasses.replace(self, name=name, load=load, insert=insert)
+        return msgspec.structs.replace(self, name=name, load=load, insert=insert)
 
 
 def fields_of(session: MysqlSession, name: TableName) -> dict[str, Field]:

@@ -8,12 +8,12 @@ take as it was, the first row at fault is found by loading halves again, and nam
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import re
 import socket
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pyarrow as pa
 from pymysql import err
 
@@ -48,12 +48,11 @@ _COLUMN = re.compile(
 )
 
 
-@dataclasses.dataclass(slots=True)
-class Part:
+class Part(msgspec.Struct):
     """The batches of one statement. ``first`` is the number of its first row in the chunk."""
 
     first: int
-    batches: list[pa.RecordBatch] = dataclasses.field(default_factory=list)
+    batches: list[pa.RecordBatch] = msgspec.field(default_factory=list)
     rows: int = 0
     bytes: int = 0
 
@@ -76,8 +75,7 @@ class Part:
         return self.slice(number, number + 1)[0]
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(msgspec.Struct, frozen=True):
     """What became of a statement's rows: nothing in the way, or what the server said against them."""
 
     problem: str | None = None

@@ -7,9 +7,10 @@ Texts are made in utf8mb4 under a collation that compares every byte and pads no
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Protocol
+
+import msgspec
 
 from rowferry.adapters.mysql import declared
 from rowferry.adapters.mysql.declared import DATED, PREFIX, Declared, canonical, parse, read_type
@@ -79,7 +80,7 @@ def plan_column(
     loose = d.collation if kept is not None and d.name in declared.TEXT_NAMES else None
     if kept is None and d.collation == "utf8mb4_bin":
         loose = d.collation
-    return dataclasses.replace(
+    return msgspec.structs.replace(
         column, native=native, type=t, forms=_remembered(column, form, t), generated=False, refusal=None,
         collation=loose,
     )  # fmt: skip
@@ -303,8 +304,8 @@ def table_natives(columns: Sequence[Column], key: Sequence[str]) -> dict[str, st
         if size < 1:
             return f"a key has {KEY_BYTES_MAX} bytes at the most: there is no room left for {name!r}"
         if d.name == "json":
-            d = dataclasses.replace(d, charset="utf8mb4", collation="utf8mb4_bin")
-        parsed[name] = dataclasses.replace(d, name="varbinary" if d.name == "longblob" else "varchar", size=size)
+            d = msgspec.structs.replace(d, charset="utf8mb4", collation="utf8mb4_bin")
+        parsed[name] = msgspec.structs.replace(d, name="varbinary" if d.name == "longblob" else "varchar", size=size)
     if not long_ones and room < 0:
         return f"a key has {KEY_BYTES_MAX} bytes at the most, and ({', '.join(key)}) would have {KEY_BYTES_MAX - room}"
     while sum(_row_bytes(d) for d in parsed.values()) > ROW_BYTES_MAX - len(parsed) // 8 - 1:
@@ -316,7 +317,7 @@ def table_natives(columns: Sequence[Column], key: Sequence[str]) -> dict[str, st
         name = max(free)[1]
         d = parsed[name]
         assert d is not None
-        parsed[name] = dataclasses.replace(d, name="longtext" if d.name == "varchar" else "longblob", size=None)
+        parsed[name] = msgspec.structs.replace(d, name="longtext" if d.name == "varchar" else "longblob", size=None)
     return {name: natives[name] if d is None or str(d) == natives[name] else str(d) for name, d in parsed.items()}
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Iterable, Sequence
+
+import msgspec
 
 from rowferry.adapters.mysql.session import MysqlSession
 from rowferry.model import Table, TableName
@@ -16,8 +17,7 @@ _COLUMNS = re.compile(r"\s*\([^)]*\)")
 _READ_ONLY_PASSES = ("SUPER", "READ_ONLY ADMIN", "READ ONLY ADMIN", "CONNECTION_ADMIN")
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Grant:
+class Grant(msgspec.Struct, frozen=True):
     """database and table: patterns; None for all."""
 
     privileges: frozenset[str]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import re
 import select
 import struct
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import msgspec
 from pymysql import err
 from pymysql.constants import FIELD_TYPE
 
@@ -118,8 +118,7 @@ DECODERS: dict[Any, Any] = {
 }
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Flavour:
+class Flavour(msgspec.Struct, frozen=True):
     """Which server this is, and what it can do. ``version`` has three numbers."""
 
     mariadb: bool

@@ -18,9 +18,10 @@ whoever comes after a waiting FLUSH waits behind it, and are released whatever h
 
 from __future__ import annotations
 
-import dataclasses
 import secrets
 import time
+
+import msgspec
 
 from rowferry.adapters.mysql.failure import is_denied, number_of
 from rowferry.adapters.mysql.session import Connect, MysqlSession
@@ -34,8 +35,7 @@ LOCK_FREE_PATIENCE_S = 2.0
 LOCK_WAIT_S, LOCK_TRIES, LOCK_PAUSE_S = 2, 3, 1.0
 
 
-@dataclasses.dataclass
-class Snapshot:
+class Snapshot(msgspec.Struct):
     """What the sessions see, and how it is known."""
 
     #: ``one`` | ``per table`` | ``none``, as the protocol has it.

@@ -6,7 +6,6 @@ is kept here. A tag counts only while the column still has the type under which 
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Mapping
 
@@ -31,8 +30,7 @@ CREATE TABLE IF NOT EXISTS {table} (
 """
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Tag:
+class Tag(msgspec.Struct, frozen=True):
     """native: the column's MySQL type when it was made. type: the canonical type of what stands in it."""
 
     native: str

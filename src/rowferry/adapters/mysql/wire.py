@@ -15,7 +15,6 @@ https://mariadb.com/kb/en/clientserver-protocol/
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import re
 import secrets
 import socket
@@ -23,6 +22,7 @@ import ssl
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import Any
 
+import msgspec
 import pyarrow as pa
 from pymysql import err
 from pymysql.constants import CLIENT, COMMAND, CR, SERVER_STATUS
@@ -43,8 +43,7 @@ SLAB_BYTES = 2 * SOCKET_READ_BYTES
 # ── taking the socket ────────────────────────────────────────────────────────────────────────────
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Ok:
+class Ok(msgspec.Struct, frozen=True):
     """An OK packet (or the EOF packet of older ends, with its counts at zero)."""
 
     affected_rows: int
@@ -430,8 +429,7 @@ _REQUEST_BYTES_MAX = 64
 _LOAD_INFO = re.compile(r"(\d+)\D+(\d+)\D+(\d+)\D+(\d+)\s*$")
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class LoadOutcome:
+class LoadOutcome(msgspec.Struct, frozen=True):
     """What the server says it made of the rows that were sent."""
 
     records: int

@@ -9,7 +9,6 @@ Definitions name tables with their schema, since sessions have an empty search_p
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -202,9 +201,9 @@ class Attachments:
             kind = "CREATE UNIQUE INDEX" if unique is True else "CREATE INDEX"
             found = Attachment("index", str(index), str(whole)[len(str(head)) :], kind)
             if valid is not True:
-                found = dataclasses.replace(found, problem="it is not valid, so that no query uses it", minor=True)
+                found = msgspec.structs.replace(found, problem="it is not valid, so that no query uses it", minor=True)
             elif not str(whole).startswith(str(head)):
-                found = dataclasses.replace(found, problem=_UNKNOWN)
+                found = msgspec.structs.replace(found, problem=_UNKNOWN)
             else:
                 found = found.of_columns(_names(columns), have)
             out.append(found)

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import replace
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from rowferry.adapters.postgres import types
 from rowferry.adapters.postgres.quoting import ident, literal, qualified, schema_of, table_name
@@ -104,7 +104,7 @@ FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace
 
 
 def _type_row(*row: Any) -> TypeRow:
-    return TypeRow(*row[:-1], labels=tuple(msgspec.json.decode(row[-1])) if row[-1] else ())
+    return TypeRow(*(*row[:-1], tuple(msgspec.json.decode(row[-1])) if row[-1] else ()))
 
 
 class Catalog:

@@ -6,7 +6,6 @@ https://www.postgresql.org/docs/current/libpq-connect.html (parameters), libpq-e
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import getpass
 import ipaddress
 import os
@@ -16,6 +15,8 @@ import stat
 import struct
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from rowferry.adapters.postgres import failure
 from rowferry.adapters.postgres.session import Session
@@ -59,8 +60,7 @@ _OPTIONS = {
 }
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Parameters:
+class Parameters(msgspec.Struct, frozen=True):
     """All that a connection needs. ``host`` is a name, an address, or a folder of unix sockets."""
 
     host: str
@@ -70,17 +70,20 @@ class Parameters:
     sslmode: str
     timeout_s: float
     application_name: str
-    password: str | None = dataclasses.field(default=None, repr=False)
+    password: str | None = None
     options: str | None = None
     address: str | None = None
     sslrootcert: str | None = None
     sslcert: str | None = None
     sslkey: str | None = None
-    sslpassword: str | None = dataclasses.field(default=None, repr=False)
+    sslpassword: str | None = None
 
     @property
     def is_local(self) -> bool:
         return self.host.startswith(("/", "@"))
+
+    def __repr__(self) -> str:  # what is secret shows nowhere, a traceback included
+        return f"Parameters({self.place!r})"
 
     @property
     def place(self) -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Protocol
+
+import msgspec
 
 from rowferry.adapters.postgres import types
 from rowferry.adapters.postgres.attached import Attachments
@@ -31,7 +32,7 @@ def plan_column(column: Column, form: Type, known: Known) -> Column | Refusal:
     """The column that is made for a source column read as ``form``."""
     live = is_live(column, form)
     if live:
-        return dataclasses.replace(column, native=column.native, type=form, generated=False, refusal=None)
+        return msgspec.structs.replace(column, native=column.native, type=form, generated=False, refusal=None)
     if form.kind == "wire":
         return Refusal(column.name, f"the raw bytes of {form.native} mean nothing to PostgreSQL")
     try:
@@ -47,7 +48,7 @@ def plan_column(column: Column, form: Type, known: Known) -> Column | Refusal:
         # The source's declared type means exactly this form here, too: oid, name, a domain.
         made, type_ = theirs, form
     forms = known.forms_of(made)
-    return dataclasses.replace(
+    return msgspec.structs.replace(
         column, native=made, type=type_, forms=forms, generated=False, refusal=None, collation=None
     )
 
@@ -260,7 +261,7 @@ class Definer:
                     table=str(name),
                     hint="use --mode truncate",
                 )
-            made = dataclasses.replace(self._table(loaded), name=name)
+            made = msgspec.structs.replace(self._table(loaded), name=name)
             if lost := self._attachments.lost(made, attachments):
                 raise TargetError(
                     f"made or changed on it since the job began, and lost if it were replaced: {', '.join(lost)}",

@@ -8,9 +8,10 @@ this one database (arrays and composites of user types, reg*) the last alone.
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from typing import Any
+
+import msgspec
 
 from rowferry.types import Type
 
@@ -58,8 +59,7 @@ _ELEMENTS = {
 STAGED_KINDS = ("opaque", "timetz")
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class TypeRow:
+class TypeRow(msgspec.Struct, frozen=True):
     """A row of pg_type, as far as it concerns us."""
 
     oid: int
@@ -72,12 +72,10 @@ class TypeRow:
     relation: int
     has_binary: bool
     range_subtype: int
-    _: dataclasses.KW_ONLY
     labels: tuple[str, ...] = ()
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Forms:
+class Forms(msgspec.Struct, frozen=True):
     """What a column is: its forms, best first, and the type under its domains."""
 
     forms: tuple[Type, ...]
@@ -175,7 +173,7 @@ def column_forms(types: dict[int, TypeRow], oid: int, typmod: int, base_native: 
     else:
         plain = plain_type(row, typmod)
         if plain is not None:
-            forms.append(dataclasses.replace(plain, native=native) if plain.kind == "enum" else plain)
+            forms.append(msgspec.structs.replace(plain, native=native) if plain.kind == "enum" else plain)
     if not forms:
         forms.append(opaque)
     if wire is not None:

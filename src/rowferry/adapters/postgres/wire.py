@@ -11,12 +11,13 @@ Messages: https://www.postgresql.org/docs/current/protocol-message-formats.html
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import socket
 import ssl
 import struct
 from collections.abc import Iterator, Sequence
 from typing import Any
+
+import msgspec
 
 from rowferry.limits import CELL_BYTES_MAX, SOCKET_READ_BYTES
 
@@ -45,8 +46,7 @@ class ServerError(Exception):
         self.fields = fields
 
 
-@dataclasses.dataclass(slots=True)
-class Result:
+class Result(msgspec.Struct):
     """What one statement gave: column type OIDs, rows of texts (None: NULL), and its command tag."""
 
     oids: list[int]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import re
 import struct
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pyarrow as pa
 
 from rowferry.adapters.postgres import failure, types
@@ -28,8 +28,7 @@ if TYPE_CHECKING:
 FRAME_BYTES = 64 * 1024
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Way:
+class Way(msgspec.Struct, frozen=True):
     """How one request's rows go in: SQL around the COPY, and the codec of each field."""
 
     copy: str
@@ -43,7 +42,7 @@ class Way:
     #: that is not deterministic. The merge would write over it.
     other: str | None = None
     #: The temporary table's column names → the target's.
-    names: dict[str, str] = dataclasses.field(default_factory=dict)
+    names: dict[str, str] = msgspec.field(default_factory=dict)
 
 
 def plan_way(name: TableName, columns: Sequence[ColumnPlan], mode: str, key: Sequence[str]) -> Way:

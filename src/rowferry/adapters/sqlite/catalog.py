@@ -7,7 +7,6 @@ counts only while the column is declared as it was when the row was written.
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 from collections.abc import Collection, Sequence
 from typing import Any
@@ -30,8 +29,7 @@ _ROWID_NAMES = ("rowid", "_rowid_", "oid")
 _ROWS_UNKNOWN = 0
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Shape:
+class Shape(msgspec.Struct, frozen=True):
     """A table or view as the catalogue has it.
 
     columns: (name, declared, not null, default, place in the key, hidden). rowid: the name under which the
@@ -164,7 +162,7 @@ def describe(session: Session, name: TableName, *, census: bool, as_target: bool
     uniques, collations = _unique_keys(session, shape, columns)
     return Table(
         name=name,
-        columns=tuple(dataclasses.replace(c, collation=collations.get(c.name)) for c in columns),
+        columns=tuple(msgspec.structs.replace(c, collation=collations.get(c.name)) for c in columns),
         primary_key=key,
         unique_keys=uniques,
         rows=rows,
@@ -230,7 +228,7 @@ def _census(
         broken = _broken_json(session, shape, i) if best is not None and best.kind in ("json", "jsonb") else 0
         if broken:
             # The reader does not parse JSON, so it could not put NULL for what is none.
-            refusal = dataclasses.replace(_refusal(shape, i, choices[i][0], stored, broken), policies=("text",))
+            refusal = msgspec.structs.replace(_refusal(shape, i, choices[i][0], stored, broken), policies=("text",))
             found.append((choices[i][0], refusal, stored["null"]))
         elif best is not None:
             found.append((best, None, stored["null"]))

@@ -8,13 +8,13 @@ reading and converting until its queue is full.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import itertools
 import os
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import msgspec
 import pyarrow as pa
 
 from rowferry import limits
@@ -238,14 +238,14 @@ class SqliteTarget:
                 return
             made = catalog.describe(session, loaded, census=False, as_target=True)
             assert made is not None
-            found = attached.lost(session, dataclasses.replace(made, name=name), tuple(attachments))
+            found = attached.lost(session, msgspec.structs.replace(made, name=name), tuple(attachments))
             if found:
                 raise TargetError(
                     f"made on it since the job began, and lost if it were replaced: {', '.join(found)}",
                     table=str(name),
                     hint="drop that and go on, or start the job anew",
                 )
-            kept = attached.made_again(session, dataclasses.replace(made, name=name))
+            kept = attached.made_again(session, msgspec.structs.replace(made, name=name))
             session.execute(f"DROP TABLE IF EXISTS {_place(name)}")
             session.execute(f"ALTER TABLE {_place(loaded)} RENAME TO {quote(name.name)}")
             catalog.move_tags(session, loaded, name)
