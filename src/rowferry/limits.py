@@ -8,9 +8,9 @@ MIB = 1 << 20
 
 #: Bytes of source data that a chunk aims at. Small enough that a redone chunk costs well
 #: under a second, large enough that its COMMIT (1–8 ms) and the start of its read are noise: between two
-#: PostgreSQL on two cores 32 MiB took 5 % less time and CPU than 16. ROWFERRY_CHUNK_BYTES is for
-#: tests that need many chunks of little data.
-CHUNK_BYTES = int(os.environ.get("ROWFERRY_CHUNK_BYTES", 32 * MIB))
+#: PostgreSQL on two cores 40 MiB took 5 % less time and CPU than 16, and 64 no less than 40.
+#: ROWFERRY_CHUNK_BYTES is for tests that need many chunks of little data.
+CHUNK_BYTES = int(os.environ.get("ROWFERRY_CHUNK_BYTES", 40 * MIB))
 #: Rows that a chunk into DuckDB holds at least: two row groups of 122,880; smaller commits go
 #: through its write-ahead log and cost up to 2× (measured).
 DUCKDB_CHUNK_ROWS_MIN = 2 * 122_880 if CHUNK_BYTES >= MIB else 0

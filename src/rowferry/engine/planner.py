@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from rowferry import convert, selection
+from rowferry import convert, limits, selection
 from rowferry.adapters import registry
 from rowferry.adapters.protocol import Capabilities, Folding, Placed, ReadRequest, Source, Target
 from rowferry.engine import replacing, spelling
@@ -515,6 +515,18 @@ def waves_of(plans: Sequence[TablePlan]) -> tuple[dict[TableName, int], list[Tab
 
 def _keys_within(plan: TablePlan, tables: set[TableName]) -> list[ForeignKey]:
     return [k for k in plan.target.foreign_keys if k.parent in tables]
+
+
+def cut(source: Source, table: TablePlan, request: Request) -> list[Bound]:
+    """The chunks of a table: of the size that was asked for, or a little smaller where they then divide among the
+    workers, so that none of them stands idle while another carries the last one."""
+    chunk_bytes = request.chunk_bytes or limits.CHUNK_BYTES
+    chunks = -(-table.source.bytes // chunk_bytes)
+    if chunks > request.workers:
+        rounds = -(-chunks // request.workers)
+        chunk_bytes = -(-table.source.bytes // (rounds * request.workers))
+    rows_min = registry.capabilities(request.target.engine).chunk_rows_min
+    return source.split(table.source, table.where, chunk_bytes, rows_min)
 
 
 def try_condition(source: Source, plan: TablePlan, bound: Bound) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from rowferry import limits
-from rowferry.adapters import registry
 from rowferry.adapters.protocol import Source
 from rowferry.engine import opening, planner
 from rowferry.engine.report import PlannedColumn, PlannedTable, PlanReport
@@ -42,8 +40,7 @@ def preview(request: Request) -> PlanReport:
 
 
 def _planned(source: Source, table: TablePlan, request: Request) -> PlannedTable:
-    caps = registry.capabilities(request.target.engine)
-    bounds = source.split(table.source, table.where, request.chunk_bytes or limits.CHUNK_BYTES, caps.chunk_rows_min)
+    bounds = planner.cut(source, table, request)
     planner.try_condition(source, table, bounds[0])
     columns = tuple(
         PlannedColumn(

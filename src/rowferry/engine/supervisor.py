@@ -212,16 +212,13 @@ class Copy:
         """Fixes the snapshot, cuts the chunks and commits the plan with all of them."""
         request = self._request
         self._open_snapshot(source)
-        caps = registry.capabilities(request.target.engine)
         now = datetime.datetime.now(datetime.UTC)
         job_id = f"{now:%Y%m%dT%H%M%S}-{secrets.token_hex(4)}"
         tables: list[TablePlan] = []
         chunks: list[ChunkRow] = []
         for table in findings.tables:
             self._check_stop()
-            bounds = source.split(
-                table.source, table.where, request.chunk_bytes or limits.CHUNK_BYTES, caps.chunk_rows_min
-            )
+            bounds = planner.cut(source, table, request)
             planner.try_condition(source, table, bounds[0])
             if request.mode == "upsert" and len(bounds) > 1:
                 unique.require_unique_keys(source, table, request.workers, self._stop)
