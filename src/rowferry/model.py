@@ -240,6 +240,16 @@ class TablePlan(msgspec.Struct, frozen=True):
     load_name: TableName | None = None
     #: The same, for append of a physically split table: added in one transaction at the end.
     staged: bool = False
+    #: What happens to the rows on their way (stages.spec.TableSpec as plain JSON). The names of ``columns`` are then
+    #: those after the transform, and ``derived`` is the table that it makes of the source's.
+    transform: dict[str, Any] | None = None
+    #: The (source column, form) pairs that are read, where that is not what ``columns`` says.
+    reads: tuple[tuple[str, Type], ...] = ()
+    derived: Table | None = None
+    #: A further output of a transform: the index of the plan whose chunks feed it. It has no chunks of its own.
+    fed_by: int | None = None
+    #: Which output of the transform this is: 0, or of a fed table its number.
+    output: int = 0
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -291,6 +301,9 @@ class ChunkRow(msgspec.Struct, frozen=True):
     touched: dict[str, int] = msgspec.field(default_factory=dict)
     snapshot: str | None = None
     seconds: float = 0.0
+    #: Counts that a plain copy has not: generated, filtered, deduplicated, quarantined (rows of the source table),
+    #: and ``outputs``: of each further table that the chunk feeds, by its plan's index, ``{sent, digest, bytes}``.
+    counts: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
 class StepRow(msgspec.Struct, frozen=True):

@@ -195,6 +195,7 @@ def finished(chunk: ChunkRow, rows: int) -> ChunkRow:
     return msgspec.structs.replace(
         chunk, state="done", rows_read=rows, rows_committed=rows, bytes=rows * 8, digest_read=f"{rows}:{7:032x}",
         digest_sent=f"{rows}:{(1 << 127) + 5:032x}", touched={"ä": 2}, snapshot="s1", seconds=0.25,
+        counts={"filtered": 3, "outputs": {"1": {"sent": 2, "digest": f"2:{5:032x}"}}},
     )  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import msgspec
 
 from rowferry.adapters.transactions import transaction
-from rowferry.errors import LedgerError, OutcomeUnknownError, SnapshotLostError
+from rowferry.errors import LedgerError, OutcomeUnknownError, RowferryError, SnapshotLostError
 from rowferry.model import Bound, ChunkRow, JobRow, StepRow
 from rowferry.types import dump
 
@@ -81,7 +81,7 @@ class LedgerNames(msgspec.Struct, frozen=True):
             f"CREATE TABLE IF NOT EXISTS {self.chunks} (job {k} NOT NULL, table_index integer NOT NULL, "
             f"number integer NOT NULL, wave integer NOT NULL, state {k} NOT NULL, bound {t} NOT NULL, "
             f"rows_read bigint, rows_committed bigint, bytes bigint, digest_read {k}, digest_sent {k}, touched {t}, "
-            f"snapshot {t}, seconds double precision{keys('job, table_index, number')}{self.chunks_more})"
+            f"snapshot {t}, seconds double precision, counts {t}{keys('job, table_index, number')}{self.chunks_more})"
             f"{self.table_options}",
             *([self.index] if self.index else []),
         ]
@@ -89,8 +89,10 @@ class LedgerNames(msgspec.Struct, frozen=True):
 
 _CHUNK_COLUMNS = (
     "table_index, number, wave, state, bound, rows_read, rows_committed, bytes, digest_read, digest_sent, touched, "
-    "snapshot, seconds"
+    "snapshot, seconds, counts"
 )
+#: The same where the ledger was made before there were counts: none of its chunks has any.
+_OLDER_CHUNK_COLUMNS = _CHUNK_COLUMNS.replace(", counts", ", NULL")
 
 
 def encode(value: Any) -> str:
@@ -114,6 +116,7 @@ def chunk_from_row(row: Sequence[Any]) -> ChunkRow:
             touched=msgspec.json.decode(row[10]) if row[10] else {},
             snapshot=row[11],
             seconds=float(row[12] or 0),
+            counts=msgspec.json.decode(row[13], type=dict[str, Any]) if row[13] else {},
         )
     except (msgspec.MsgspecError, TypeError, ValueError) as error:
         raise LedgerError(f"the ledger holds a chunk that cannot be read: {error}") from None
@@ -177,7 +180,7 @@ def finish(session: SqlSession, names: LedgerNames, job: str, chunk: ChunkRow) -
             raise SnapshotLostError("another process has taken the job up under a new snapshot", chunk=chunk.number)
     touched = session.run(
         f"UPDATE {names.chunks} SET state = 'done', rows_read = ?, rows_committed = ?, bytes = ?, digest_read = ?, "
-        "digest_sent = ?, touched = ?, snapshot = ?, seconds = ? "
+        "digest_sent = ?, touched = ?, snapshot = ?, seconds = ?, counts = ? "
         "WHERE job = ? AND table_index = ? AND number = ? AND state = 'todo'",
         (
             chunk.rows_read,
@@ -188,6 +191,7 @@ def finish(session: SqlSession, names: LedgerNames, job: str, chunk: ChunkRow) -
             encode(chunk.touched),
             chunk.snapshot,
             chunk.seconds,
+            encode(chunk.counts) if chunk.counts else None,
             job,
             chunk.table,
             chunk.number,
@@ -237,9 +241,12 @@ class SqlLedger:
         self._transactional_ddl = transactional_ddl
         self._transactional_steps = transactional_steps
         self._on_change = on_change
+        #: Whether the chunks' table has its column ``counts``; None until that was looked up.
+        self._counts: bool | None = None
 
     def open(self, create: bool) -> bool:
         if self._exists():
+            self._upgrade(create)
             return True
         if not create:
             return False
@@ -253,6 +260,33 @@ class SqlLedger:
             # Two processes may have started at once: CREATE … IF NOT EXISTS can still collide in the catalogue.
             if not self._exists():
                 raise
+        self._counts = True
+        return True
+
+    def _upgrade(self, change: bool) -> None:
+        """Looks whether the ledger is of an older version, and brings it up to this one if it may be changed, so
+        that a job that is unfinished there can be gone on with."""
+        if self._counts is None:
+            self._counts = self._has_counts()
+        if change and not self._counts:
+            try:
+                with transaction(self._session):
+                    self._session.execute(f"ALTER TABLE {self._names.chunks} ADD COLUMN counts {self._names.text}")
+            except OutcomeUnknownError:
+                raise
+            except Exception:
+                # Another process may have done it meanwhile.
+                if not self._has_counts():
+                    raise
+            self._counts = True
+
+    def _has_counts(self) -> bool:
+        try:
+            self._session.execute(f"SELECT counts FROM {self._names.chunks} LIMIT 0")
+        except RowferryError as error:
+            if error.transient:
+                raise
+            return False
         return True
 
     def jobs(self) -> list[JobRow]:
@@ -298,8 +332,9 @@ class SqlLedger:
             )
 
     def chunks(self, job: str) -> list[ChunkRow]:
+        columns = _OLDER_CHUNK_COLUMNS if self._counts is False else _CHUNK_COLUMNS
         rows = self._session.execute(
-            f"SELECT {_CHUNK_COLUMNS} FROM {self._names.chunks} WHERE job = ? ORDER BY table_index, number", (job,)
+            f"SELECT {columns} FROM {self._names.chunks} WHERE job = ? ORDER BY table_index, number", (job,)
         )
         return [chunk_from_row(row) for row in rows]
 
@@ -355,7 +390,7 @@ class SqlLedger:
             self._session.run(
                 f"UPDATE {self._names.chunks} SET state = 'todo', rows_read = NULL, rows_committed = NULL, "
                 "bytes = NULL, digest_read = NULL, digest_sent = NULL, touched = NULL, snapshot = NULL, "
-                "seconds = NULL WHERE job = ? AND table_index = ?",
+                "seconds = NULL, counts = NULL WHERE job = ? AND table_index = ?",
                 (job, table),
             )
         self._on_change(job)

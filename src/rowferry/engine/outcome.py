@@ -34,10 +34,18 @@ def table_report(
     for chunk in done:
         for column, count in chunk.touched.items():
             touched[column] = touched.get(column, 0) + count
+
+    def counted(what: str) -> int:
+        return sum(int(c.counts.get(what, 0)) for c in done)
+
     return TableReport(
         source=str(plan.source.name),
         target=str(plan.target.name),
         rows_read=rows_read,
+        rows_generated=counted("generated"),
+        rows_filtered=counted("filtered"),
+        rows_deduplicated=counted("deduplicated"),
+        rows_quarantined=counted("quarantined"),
         rows_sent=digest_of(done, "sent").rows,
         rows_committed=sum(c.rows_committed for c in done),
         bytes=sum(c.bytes for c in done),
