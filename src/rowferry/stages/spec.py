@@ -45,18 +45,36 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     columns: tuple[str, ...]
     do: str
-    #: time zone: the zone that a wall clock is in, and the one that it is brought to (IANA names).
+    #: time_zone: the zone that a wall clock is in, and the one that it is brought to (IANA names).
     from_zone: str | None = None
     to_zone: str | None = None
+    #: time_zone: what a wall clock means that the zone skips, and one that it has twice; None is refuse.
+    gap: Literal["refuse", "earlier", "later"] | None = None
+    overlap: Literal["refuse", "earlier", "later"] | None = None
     #: unicode: NFC | NFD | NFKC | NFKD.
     form: str | None = None
-    #: nul: what stands in the place of U+0000; redact: what stands in the place of the value (None: NULL).
+    #: trim: the characters that go (None: all white space), and from which end (None: from both).
+    characters: str | None = None
+    side: Literal["both", "left", "right"] | None = None
+    #: nul: what stands in the place of U+0000; redact: what stands in the place of the value, or of each of its
+    #: characters (None: NULL, or the rule's own); zero_date: the date (None: NULL).
     replacement: str | None = None
     #: hash: name of the environment variable that holds the key; the key itself is never in a config.
     key_env: str | None = None
+    #: hash: how the key goes in (None: hmac-sha256), and how the token is written (None: hex).
+    algorithm: Literal["hmac-sha256", "blake2b"] | None = None
+    encoding: Literal["hex", "base32"] | None = None
+    #: redact: what is left of a value (None: nothing), and of how many characters.
+    how: Literal["fixed", "keep_first", "keep_last", "email", "shape"] | None = None
+    keep: int | None = None
     #: truncate: characters; None: what the target's column holds.
     length: int | None = None
-    #: json_take: new column → path (``$.a.b[0]``); json_put: the new column's members → our columns.
+    #: truncate: bytes of UTF-8, beside or instead of characters.
+    length_bytes: int | None = None
+    #: zero_date: the type of what comes out (None: text, as it went in): date, timestamp.
+    to: str | None = None
+    #: json_take: new column → path (``$.a.b[0]``, ``$.a as int64``); json_put: the new column's members → our
+    #: columns.
     paths: dict[str, str] = {}
     into: str | None = None
     on_error: OnError = "refuse"
