@@ -11,13 +11,16 @@ Each function loads the part of the engine that it needs: a copy starts sooner w
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from rowferry import endpoint, limits
 from rowferry.engine.progress import Event, EventHandler
 from rowferry.engine.report import JobSummary, PlanReport, Report
 from rowferry.engine.request import Request
+
+if TYPE_CHECKING:
+    from rowferry.stages.spec import TableSpec
 
 
 def _silent(event: Event) -> None:
@@ -29,6 +32,11 @@ def _request(source: str, target: str, options: Mapping[str, Any]) -> Request:
     given["tables"] = tuple(given.get("tables") or ())
     given["policies"] = tuple((given.get("policies") or {}).items())
     given["wheres"] = tuple((given.get("wheres") or {}).items())
+    specs, functions = given.pop("specs", None), given.pop("transform", None)
+    if specs or functions is not None:
+        from rowferry import config
+
+        given |= config.transforming(specs or {}, functions)
     return Request(source=endpoint.parse(source), target=endpoint.parse(target), **given)
 
 
@@ -43,6 +51,9 @@ def copy(
     where: str | None = None,
     wheres: Mapping[str, str] | None = None,
     policies: Mapping[str, str] | None = None,
+    specs: Mapping[str, TableSpec | Mapping[str, Any]] | None = None,
+    transform: Mapping[str, Callable[..., Any]] | Callable[..., Any] | None = None,
+    folder: str = "",
     verify: bool = False,
     no_verify: bool = False,
     require_snapshot: bool = False,
@@ -60,7 +71,11 @@ def copy(
     source, target: URLs. tables: ``NAME[:NEWNAME]``, globs allowed; none: all. mode: create,
     append, truncate, replace, upsert. names: how tables and columns are called in the target: as-is,
     lower or snake (docs/NAMES.md). wheres: SQL conditions on the source by table name.
-    policies: ``{"table.column": "text" | "null" | "clamp" | "skip"}``. workers: threads, each with
+    policies: ``{"table.column": "text" | "null" | "clamp" | "skip"}``. specs: what happens to the rows of
+    tables on their way, by table name or glob, as ``[table."NAME"]`` in a job.toml says it (docs/TRANSFORM.md);
+    folder: what files named there are relative to. transform: a function RecordBatch → RecordBatch, or → list
+    of (table, RecordBatch), by table name, or for all of them; no ledger can hold it, so that only the same
+    call can go on with such a job. workers: threads, each with
     a connection to both sides. stop: set it to stop the job at the next batch (StoppedError).
 
     Raises ConfigError (RefusedError where the plan refuses), SourceError, TargetError, DataError,
@@ -82,6 +97,9 @@ def verify(
     where: str | None = None,
     wheres: Mapping[str, str] | None = None,
     policies: Mapping[str, str] | None = None,
+    specs: Mapping[str, TableSpec | Mapping[str, Any]] | None = None,
+    transform: Mapping[str, Callable[..., Any]] | Callable[..., Any] | None = None,
+    folder: str = "",
     match_names: str = "exact",
     contained: bool = False,
     repair: bool = False,
@@ -118,6 +136,9 @@ def plan(
     where: str | None = None,
     wheres: Mapping[str, str] | None = None,
     policies: Mapping[str, str] | None = None,
+    specs: Mapping[str, TableSpec | Mapping[str, Any]] | None = None,
+    transform: Mapping[str, Callable[..., Any]] | Callable[..., Any] | None = None,
+    folder: str = "",
     require_snapshot: bool = False,
     ledger_schema: str = "rowferry",
     target_triggers: str | None = None,

@@ -284,8 +284,13 @@ def _configured(path: str, known: set[str]) -> dict[str, Any]:
     from rowferry import config
 
     read = config.load(path)
-    settings = ("tables", "mode", "names", "match_names", "workers", "policies")
-    arguments = {k: v for k in settings if (v := getattr(read, k)) and k in known}
+    settings = ("tables", "mode", "names", "match_names", "workers", "policies", "on_error", "max_quarantined",
+                "max_rows_per_s", "max_mb_per_s", "max_pause_s", "max_errors", "max_refused")  # fmt: skip
+    arguments = {k: v for k in settings if (v := getattr(read, k)) not in (None, (), {}) and k in known}
+    if read.pause_while and "pause_while" in known:
+        arguments["pause_while"] = tuple((p.side, p.sql) for p in read.pause_while)
+    if read.table:
+        arguments |= {"specs": read.table, "folder": os.path.dirname(os.path.abspath(path))}
     return arguments | ({"wheres": read.where} if read.where else {})
 
 

@@ -53,7 +53,7 @@ class TableName(msgspec.Struct, frozen=True):
 #: The names that rowferry gives to tables of its own: ledger, side tables, staging. No other name is kept from
 #: being copied, whatever it begins with. Read by Python and by PostgreSQL alike.
 STAGING_NAME = "rowferry_(?:new|stage)_(?:[0-9a-z]{1,8}_)?[0-9]+"
-OWN_NAME = f"(?:rowferry_(?:jobs|steps|chunks|columns|staged|batches)|{STAGING_NAME})"
+OWN_NAME = f"(?:rowferry_(?:jobs|steps|chunks|columns|staged|batches|quarantine)|{STAGING_NAME})"
 
 
 def is_own(name: str) -> bool:
@@ -243,6 +243,8 @@ class TablePlan(msgspec.Struct, frozen=True):
     #: What happens to the rows on their way (stages.spec.TableSpec as plain JSON). The names of ``columns`` are then
     #: those after the transform, and ``derived`` is the table that it makes of the source's.
     transform: dict[str, Any] | None = None
+    #: Of rows that are alike one is kept (stages.spec.Dedup as plain JSON; its names are those after the transform).
+    dedup: dict[str, Any] | None = None
     #: The (source column, form) pairs that are read, where that is not what ``columns`` says.
     reads: tuple[tuple[str, Type], ...] = ()
     derived: Table | None = None

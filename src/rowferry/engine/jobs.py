@@ -20,6 +20,9 @@ OPTIONS = frozenset(
     ("tables", "where", "wheres", "policies", "verify", "no_verify", "target_triggers", "require_snapshot")
 )
 
+#: ``resume --pause-while none``: the signals that the job was started with are not asked for any more.
+NO_SIGNALS = ("none", "")
+
 
 def plan_of(job: JobRow) -> Plan:
     """The job's plan. Raises LedgerError where it is none: another version of rowferry wrote it."""
@@ -88,6 +91,12 @@ def request_of(asked: Request, source_url: str | None) -> Request:
     found = _choose(jobs, asked.job)
     plan = plan_of(found)
     options: dict[str, Any] = plan.options
+    if functions := options.get("functions"):
+        names = ", ".join(name for _, name in functions)
+        raise ConfigError(
+            f"job {found.name!r} was given functions ({names}), which no ledger holds",
+            hint="make the same call of rowferry.copy again: it goes on with this job",
+        )
     return Request(
         source=endpoint.parse(source_url or plan.source),
         target=asked.target,
@@ -105,9 +114,24 @@ def request_of(asked: Request, source_url: str | None) -> Request:
         ledger_schema=asked.ledger_schema,
         # Plans of before there was a choice do not say it.
         names=options.get("names", "as-is"),
+        specs=tuple((a, b) for a, b in options.get("specs", ())),
+        folder=options.get("folder", ""),
         target_triggers=options["target_triggers"],
         named_max=asked.named_max,
+        **_throttles(asked, options),
     )
+
+
+def _throttles(asked: Request, options: dict[str, Any]) -> dict[str, Any]:
+    """What holds the job back: what is asked for now, else what it was started with. 0 (for signals: ``none``)
+    lifts it."""
+    given: dict[str, Any] = {}
+    for name in ("max_rows_per_s", "max_mb_per_s", "max_pause_s", "max_errors", "max_refused"):
+        now = getattr(asked, name)
+        given[name] = options.get(name) if now is None else now
+    signals = asked.pause_while or tuple((side, sql) for side, sql in options.get("pause_while", ()))
+    given["pause_while"] = () if signals == (NO_SIGNALS,) else signals
+    return given
 
 
 def _choose(jobs: list[JobRow], name: str | None) -> JobRow:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import fnmatch
 import hashlib
+import math
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
+from rowferry import limits
 from rowferry.engine import spelling
 from rowferry.errors import ConfigError
 from rowferry.model import Endpoint
@@ -45,6 +48,21 @@ class Request(msgspec.Struct, frozen=True):
     delete_extra: bool = False
     named_max: int = 20
     chunk_bytes: int | None = None
+    #: What holds the job back (docs/THROTTLE.md); no part of its key. 0 lifts what a job that is resumed was given.
+    max_rows_per_s: float | None = None
+    max_mb_per_s: float | None = None
+    #: (source | target, a query that must answer false).
+    pause_while: tuple[tuple[str, str], ...] = ()
+    max_pause_s: float | None = None
+    #: So many in so long, as ``20/60s``: failed tries of chunks, and rows that were set aside.
+    max_errors: str | None = None
+    max_refused: str | None = None
+    #: What happens to the rows of tables on their way: (NAME as --table takes it, stages.spec.TableSpec as plain
+    #: JSON), and the folder that files named there are relative to.
+    specs: tuple[tuple[str, dict[str, Any]], ...] = ()
+    folder: str = ""
+    #: (NAME, function given as an object): which no ledger holds.
+    functions: tuple[tuple[str, Callable[..., Any]], ...] = ()
 
     def check(self) -> None:
         """Raises ConfigError for what no run could mean."""
@@ -63,6 +81,34 @@ class Request(msgspec.Struct, frozen=True):
                 raise ConfigError(f"unknown policy {policy!r} for {pattern!r}", hint=f"one of {', '.join(POLICIES)}")
         if self.delete_extra and not self.repair:
             raise ConfigError("--delete-extra goes with --repair")
+        self._check_throttles()
+
+    def _check_throttles(self) -> None:
+        for option, value in (
+            ("--max-rows-per-s", self.max_rows_per_s),
+            ("--max-mb-per-s", self.max_mb_per_s),
+            ("--max-pause-s", self.max_pause_s),
+        ):
+            if value is not None and not 0 <= value < math.inf:
+                raise ConfigError(f"{option} {value}", hint="a positive number")
+        if len(self.pause_while) > limits.SIGNALS_MAX:
+            raise ConfigError(f"{len(self.pause_while)} signals (--pause-while)", hint=f"at most {limits.SIGNALS_MAX}")
+        for side, sql in self.pause_while:
+            if side not in ("source", "target"):
+                raise ConfigError(f"--pause-while: unknown side {side!r}", hint="source:SQL or target:SQL")
+            if not sql.strip() or not (_stands_alone(sql, "") or _stands_alone(sql, "\\")):
+                raise ConfigError(f"--pause-while {side}: no query", value=sql, hint="one SELECT of one value")
+        if self.max_errors is not None or self.max_refused is not None:
+            from rowferry.engine.breaker import Limit
+
+            for option, text in (("--max-errors", self.max_errors), ("--max-refused", self.max_refused)):
+                if text is not None:
+                    Limit.parse(option, text)
+
+    @property
+    def held_back(self) -> bool:
+        """Whether anything holds the job back."""
+        return bool(self.max_rows_per_s or self.max_mb_per_s or self.pause_while)
 
     def policy(self, table: str, column: str) -> str | None:
         """The policy for one column; patterns are globs on ``table.column`` or on ``column`` alone."""
@@ -97,7 +143,15 @@ class Request(msgspec.Struct, frozen=True):
             list(self.policies),
             self.target_triggers,
         ]
+        if self.specs or self.functions:
+            identity += [list(self.specs), [(name, name_of(function)) for name, function in self.functions]]
         return hashlib.sha256(msgspec.json.encode(identity)).hexdigest()[:32]
+
+
+def name_of(function: Callable[..., Any]) -> str:
+    """What a function is called in a ledger and in messages: ``module:name``."""
+    module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", None)
+    return f"{module or '?'}:{name or type(function).__qualname__}"
 
 
 def _stands_alone(where: str, escape: str) -> bool:

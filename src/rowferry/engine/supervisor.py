@@ -9,11 +9,13 @@ job is taken up again from its ledger, exactly as a new process would do it.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
+import os
 import secrets
 import threading
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -24,7 +26,7 @@ from rowferry.engine import opening, outcome, planner, proof, unfit, unique
 from rowferry.engine.jobs import plan_of
 from rowferry.engine.progress import EventHandler, JobFinished, JobStarted, Note, TableTotals, Waiting
 from rowferry.engine.report import Report
-from rowferry.engine.request import Request
+from rowferry.engine.request import Request, name_of
 from rowferry.engine.steps import BEFORE, StepRunner, baseline_of, reset_action, steps_of
 from rowferry.engine.stopping import Cutter
 from rowferry.engine.worker import Shared, Worker, retry_wait_s
@@ -43,6 +45,10 @@ from rowferry.errors import (
 from rowferry.failpoints import passing
 from rowferry.model import ChunkRow, JobRow, Plan, TableName, TablePlan
 from rowferry.types import dump
+
+if TYPE_CHECKING:
+    from rowferry.engine.breaker import Breaker
+    from rowferry.engine.throttle import Throttle
 
 #: Reasons of a refusal that its one line names; the plan command shows them all.
 REASONS_SHOWN = 12
@@ -86,6 +92,13 @@ class Copy:
         self._job: JobRow | None = None
         self._started = time.monotonic()
         self._notes: list[str] = []
+        self._throttle: Throttle | None = None
+        if request.held_back:
+            from rowferry.engine.throttle import Throttle
+
+            self._throttle = Throttle(request, on_event)
+        self._counting: Breaker | None = None
+        self._lock = threading.Lock()
         self._retries: dict[int, int] = {}
         #: When each table's first chunk of this run began and its last one ended (monotonic seconds).
         self._spans: dict[int, tuple[float, float]] = {}
@@ -101,6 +114,8 @@ class Copy:
             target = planned.to_plan_for()
             cutter.watch(target)
             opening.check_places(source, target)
+            if self._throttle is not None:
+                self._throttle.check(source, target)
             job = self._find(target) if target.ledger.open(create=False) else None
             if job is not None and job.state == "finished":
                 return self._finished_before(job)
@@ -255,7 +270,15 @@ class Copy:
     def _options(self) -> dict[str, Any]:
         """What a ``resume`` by name has to know of the command."""
         r = self._request
+        transforming: dict[str, Any] = {}
+        if r.specs or r.functions:
+            transforming = {
+                "specs": [list(s) for s in r.specs],
+                "folder": os.path.abspath(r.folder),
+                "functions": [(name, name_of(function)) for name, function in r.functions],
+            }
         return {
+            **transforming,
             "tables": list(r.tables),
             "names": r.names,
             "where": r.where,
@@ -266,7 +289,31 @@ class Copy:
             "workers": r.workers,
             "target_triggers": r.target_triggers,
             "require_snapshot": r.require_snapshot,
+            **self._throttles(),
         }
+
+    def _throttles(self) -> dict[str, Any]:
+        """What holds the job back, where something does: a ``resume`` goes on as gently."""
+        r = self._request
+        given = {
+            "max_rows_per_s": r.max_rows_per_s,
+            "max_mb_per_s": r.max_mb_per_s,
+            "pause_while": [list(p) for p in r.pause_while],
+            "max_pause_s": r.max_pause_s,
+            "max_errors": r.max_errors,
+            "max_refused": r.max_refused,
+        }
+        return {name: value for name, value in given.items() if value}
+
+    def _breaker(self) -> Breaker:
+        """Counts failures; made by the first one, or where a limit was given."""
+        if self._counting is None:
+            from rowferry.engine.breaker import Breaker
+
+            r = self._request
+            with self._lock:
+                self._counting = self._counting or Breaker(r.max_errors, r.max_refused, r.workers)
+        return self._counting
 
     def _open_snapshot(self, source: Source) -> None:
         self._guarantee = source.open_snapshot(self._request.workers)
@@ -345,18 +392,11 @@ class Copy:
         """Runs the workers until no chunk is left, and raises what stopped them."""
         stop = threading.Event()
         shared = Shared(job.id, plan, source, target, stop, self._token, self._on_event)
-        workers = [Worker(number, shared) for number in range(self._request.workers)]
-        for worker in workers:
-            worker.start()
-        until: float | None = None
-        for worker in workers:
-            while worker.is_alive() and (until is None or time.monotonic() < until):
-                worker.join(0.1)
-                if self._stop.is_set() and until is None:
-                    shared.fail(StoppedError("stopped on request", hint=self._resume_hint(job)))
-                    # Whoever waits for a server is cut off meanwhile (stopping.py); a thread that does not end even
-                    # so is left behind: its transaction ends with the process.
-                    until = time.monotonic() + limits.STOP_GRACE_S + limits.STOP_PATIENCE_S
+        shared.throttle, shared.breaker = self._throttle, self._breaker
+        shared.counts_refused = self._request.max_refused is not None
+        watching = self._throttle.watching(source, target, stop) if self._throttle else contextlib.nullcontext()
+        with watching:
+            self._let_work(shared, job)
         self.carried = max(self.carried, shared.carried)
         for table, count in shared.retries.items():
             self._retries[table] = self._retries.get(table, 0) + count
@@ -370,6 +410,21 @@ class Copy:
             raise shared.error
         if self._stop.is_set():
             raise StoppedError("stopped on request", hint=self._resume_hint(job))
+
+    def _let_work(self, shared: Shared, job: JobRow) -> None:
+        """Starts the workers and waits for them."""
+        workers = [Worker(number, shared) for number in range(self._request.workers)]
+        for worker in workers:
+            worker.start()
+        until: float | None = None
+        for worker in workers:
+            while worker.is_alive() and (until is None or time.monotonic() < until):
+                worker.join(0.1)
+                if self._stop.is_set() and until is None:
+                    shared.fail(StoppedError("stopped on request", hint=self._resume_hint(job)))
+                    # Whoever waits for a server is cut off meanwhile (stopping.py); a thread that does not end even
+                    # so is left behind: its transaction ends with the process.
+                    until = time.monotonic() + limits.STOP_GRACE_S + limits.STOP_PATIENCE_S
 
     def _resume_hint(self, job: JobRow) -> str:
         return f"run the same command again, or: rowferry resume {self._request.target.safe_url} {job.name}"
@@ -468,8 +523,11 @@ class Copy:
             seconds=time.monotonic() - self._started,
             workers=self._request.workers,
             tables=tuple(tables),
-            notes=(*self._notes, *(target.notes() if isinstance(target, Noting) else ())),
+            notes=(*self._notes, *self._held_back(), *(target.notes() if isinstance(target, Noting) else ())),
         )
+
+    def _held_back(self) -> tuple[str, ...]:
+        return self._throttle.notes() if self._throttle is not None else ()
 
     def _failed(
         self, source: Source, target: Target, job: JobRow, plan: Plan, taken: dict[int, int], error: RowferryError
