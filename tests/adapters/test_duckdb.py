@@ -21,6 +21,7 @@ from adapters import contract
 from adapters.contract import JOB, Ferry
 from rowferry.adapters.duckdb import types
 from rowferry.adapters.duckdb.wire import ProcessLock
+from rowferry.convert import duckdb_form
 from rowferry.errors import ConfigError, DataError, RefusedError, RowferryError, SourceError, TargetError
 from rowferry.model import Bound, ChunkRow, Column, ColumnPlan, Comparison, Refusal, Table, TableName
 from rowferry.types import Field, Type
@@ -124,15 +125,15 @@ def test_a_type_without_exact_form_is_refused_by_name_and_can_go_as_text(
 
 
 def test_timestamps_that_would_invalidate_the_database_are_refused() -> None:
-    early = pa.array([types._MICROSECONDS_MIN - 1], pa.int64()).cast(pa.timestamp("us"))
+    early = pa.array([duckdb_form._MICROSECONDS_MIN - 1], pa.int64()).cast(pa.timestamp("us"))
     with pytest.raises(DataError, match="range"):
-        types.to_duckdb(early, Type("timestamp", unit="us"))
+        duckdb_form.to_duckdb(early, Type("timestamp", unit="us"))
     seconds = pa.array([2**62], pa.int64()).cast(pa.timestamp("s"))
     with pytest.raises(DataError, match="range"):
-        types.to_duckdb(seconds, Type("timestamp", unit="s"))
+        duckdb_form.to_duckdb(seconds, Type("timestamp", unit="s"))
     finite = pa.array([-(2**63) + 1], pa.int64()).cast(pa.timestamp("ns"))
     with pytest.raises(DataError):
-        types.to_duckdb(finite, Type("timestamp", unit="ns"))
+        duckdb_form.to_duckdb(finite, Type("timestamp", unit="ns"))
 
 
 def test_infinities_change_places_in_nested_slices() -> None:
@@ -141,9 +142,9 @@ def test_infinities_change_places_in_nested_slices() -> None:
     lists = pa.ListArray.from_arrays([0, 4, 4, 8, 12], dates, mask=pa.array([False, True, False, False]))
     form = Type("list", element=Type("date"))
     for array in (lists, lists.slice(1), lists.slice(2, 1), lists.slice(4)):
-        stored = types.to_duckdb(array.cast(form.arrow), form)
-        assert types.from_duckdb(stored, form).equals(array.cast(form.arrow))
-    assert types.to_duckdb(lists, form).flatten().cast(pa.int32()).to_pylist()[:2] == [-(2**31) + 1, 2**31 - 1]
+        stored = duckdb_form.to_duckdb(array.cast(form.arrow), form)
+        assert duckdb_form.from_duckdb(stored, form).equals(array.cast(form.arrow))
+    assert duckdb_form.to_duckdb(lists, form).flatten().cast(pa.int32()).to_pylist()[:2] == [-(2**31) + 1, 2**31 - 1]
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ import re
 from collections.abc import Collection, Sequence
 
 from rowferry.adapters.duckdb.catalog import qualified, schema_of
-from rowferry.adapters.duckdb.wire import Session, quote
+from rowferry.adapters.duckdb.wire import Session
+from rowferry.convert.duckdb_form import quote
 from rowferry.model import Attachment, Table, TableName
 
 #: Made with the table itself.

@@ -15,8 +15,8 @@ from typing import Any
 
 import msgspec
 
-from rowferry.adapters.duckdb.types import canonical
-from rowferry.adapters.duckdb.wire import Session, quote
+from rowferry.adapters.duckdb.wire import Session
+from rowferry.convert.duckdb_form import canonical, quote
 from rowferry.errors import LedgerError
 from rowferry.model import Column, ForeignKey, Refusal, Table, TableName, UserType, is_own
 from rowferry.types import Type, dump, load

@@ -12,9 +12,9 @@ import pyarrow as pa
 
 from rowferry import limits
 from rowferry.adapters.duckdb import catalog, chunks
-from rowferry.adapters.duckdb.types import from_duckdb, read_expression
-from rowferry.adapters.duckdb.wire import Database, Session, quote
-from rowferry.adapters.protocol import Block, ReadRequest
+from rowferry.adapters.duckdb.wire import Database, Session
+from rowferry.adapters.protocol import Asker, Block, ReadRequest
+from rowferry.convert.duckdb_form import from_duckdb, quote, read_expression
 from rowferry.errors import ConfigError, RowferryError, SourceError
 from rowferry.model import Bound, Endpoint, Table, TableName
 from rowferry.types import Type
@@ -139,6 +139,11 @@ class DuckdbSource:
         except RowferryError:
             return None  # the check does not concern this type
         return int(rows[0][0])
+
+    def asker(self) -> Asker:
+        from rowferry.adapters.duckdb.asking import DuckdbAsker
+
+        return DuckdbAsker(self._database, SourceError)
 
     def close(self) -> None:
         for session in [*self._waiting, self._control]:

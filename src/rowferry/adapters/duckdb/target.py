@@ -13,10 +13,11 @@ from rowferry.adapters import sql_ledger
 from rowferry.adapters.duckdb import attached, catalog
 from rowferry.adapters.duckdb.catalog import qualified, schema_of
 from rowferry.adapters.duckdb.source import DuckdbSource
-from rowferry.adapters.duckdb.types import canonical, carrier, plan_type, to_duckdb, write_expression
-from rowferry.adapters.duckdb.wire import Database, ProcessLock, Session, quote
-from rowferry.adapters.protocol import Block, Ledger, TargetOptions, WriteRequest
+from rowferry.adapters.duckdb.types import carrier, plan_type, write_expression
+from rowferry.adapters.duckdb.wire import Database, ProcessLock, Session
+from rowferry.adapters.protocol import Asker, Block, Ledger, TargetOptions, WriteRequest
 from rowferry.adapters.queue import ChunkQueue
+from rowferry.convert.duckdb_form import canonical, quote, to_duckdb
 from rowferry.errors import DataError, LedgerError, RowferryError, TargetError
 from rowferry.model import Attachment, ChunkRow, Column, ColumnPlan, Endpoint, Refusal, Table, TableName
 from rowferry.types import Type
@@ -250,6 +251,11 @@ class DuckdbTarget:
         self._control.run(f"DELETE FROM {qualified(table.name)} t USING {_STAGED} WHERE {tests}")
         self._control.execute(f"DROP TABLE {_STAGED}")
 
+    def asker(self) -> Asker:
+        from rowferry.adapters.duckdb.asking import DuckdbAsker
+
+        return DuckdbAsker(self._database, TargetError)
+
     def as_source(self) -> DuckdbSource:
         return DuckdbSource(self._database, shared=True)
 
@@ -409,6 +415,20 @@ class DuckdbWriter:
             return load.insert(blocks)
         except RowferryError as error:
             raise self._database.retried(error).at(table=str(request.name)) from None
+
+    def mark(self) -> None:
+        """Nothing: DuckDB has no savepoints, and a statement that fails ends the transaction."""
+
+    def undo(self) -> None:
+        self._session.rollback()
+        self._session.begin()
+
+    def begin(self) -> None:
+        self._session.begin()
+
+    def remove(self, name: TableName, column: str, values: Sequence[str]) -> int:
+        marks = ", ".join("?" * len(values))
+        return self._session.run(f"DELETE FROM {qualified(name)} WHERE {quote(column)} IN ({marks})", tuple(values))
 
     def finish(self, job: str, chunk: ChunkRow) -> None:
         sql_ledger.finish(self._session, _LEDGER, job, chunk)

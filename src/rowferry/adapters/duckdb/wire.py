@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from rowferry import limits
 from rowferry.adapters.transactions import atomic
+from rowferry.convert.duckdb_form import literal
 from rowferry.errors import ConfigError, DataError, RowferryError
 from rowferry.model import Endpoint
 
@@ -40,16 +41,6 @@ _MOST_MIB = 6144
 
 #: The words of the SQL function error() with which our own guards refuse a value.
 GUARD = "rowferry: "
-
-
-def quote(name: str) -> str:
-    """An SQL identifier. DuckDB takes any characters in quotes but NUL."""
-    return '"' + name.replace('"', '""') + '"'
-
-
-def literal(text: str) -> str:
-    """An SQL string literal: DuckDB knows no backslash escapes in one."""
-    return "'" + text.replace("'", "''") + "'"
 
 
 def settings(endpoint: Endpoint, memory: str) -> dict[str, str]:
@@ -305,6 +296,11 @@ class Session:
         finally:
             with contextlib.suppress(duckdb.Error, RuntimeError):  # in an aborted transaction it goes by rollback
                 self._cursor.unregister(name)
+
+    def interrupt(self) -> None:
+        """From another thread: what this cursor runs now fails. Never raises."""
+        with contextlib.suppress(duckdb.Error, RuntimeError):
+            self._cursor.interrupt()
 
     def close(self) -> None:
         with contextlib.suppress(duckdb.Error, RuntimeError):
