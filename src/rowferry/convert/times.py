@@ -88,7 +88,7 @@ def _rescale(ints: pa.Array, up: int, loose: int, infinities: bool) -> tuple[pa.
     cut = max(loose, -up)
     if cut:
         step = 10**cut
-        floored = _floor_divide(ints, step)
+        floored = floor_divide(ints, step)
         exact = pc.equal(pc.multiply(floored, step), ints)
         if pc.all(exact).as_py() is False:
             unfit = pc.invert(exact)
@@ -108,7 +108,7 @@ def _rescale(ints: pa.Array, up: int, loose: int, infinities: bool) -> tuple[pa.
     return ints, unfit
 
 
-def _floor_divide(ints: pa.Array, step: int) -> pa.Array:
+def floor_divide(ints: pa.Array, step: int) -> pa.Array:
     quotient = pc.divide(ints, step)  # rounds towards zero
     below = pc.greater(pc.multiply(quotient, step), ints)
     return pc.subtract(quotient, below.cast(INT64))
@@ -160,7 +160,7 @@ def _timestamp_to_date(array: pa.Array, form: Type) -> tuple[pa.Array, pa.Array 
     low, high = pc.equal(ints, TIMESTAMP_MINUS_INFINITY), pc.equal(ints, TIMESTAMP_INFINITY)
     infinite = pc.or_(low, high)
     factor = DAY_S * 10 ** digits_of(form)
-    days = _floor_divide(pc.if_else(infinite, 0, ints), factor)
+    days = floor_divide(pc.if_else(infinite, 0, ints), factor)
     least, most = DATE_MINUS_INFINITY + 1, DATE_INFINITY - 1
     bounded = pc.max_element_wise(pc.min_element_wise(days, most, skip_nulls=False), least, skip_nulls=False)
     # A bounded day times the factor cannot overflow where it is the day itself.

@@ -40,6 +40,10 @@ _KNOWN = {
     "truncate": _Known("ready_texts", ("length", "length_bytes")),
     "hash": _Known("ready_privacy", ("key_env", "algorithm", "encoding"), ("key_env",)),
     "redact": _Known("ready_privacy", ("how", "keep", "replacement")),
+    "json_take": _Known("ready_json", ("paths",), ("paths",), joint=True),
+    "json_put": _Known("ready_json", ("into", "paths"), ("into",), joint=True),
+    "time_zone": _Known("ready_zones", ("from_zone", "to_zone", "gap", "overlap")),
+    "zero_date": _Known("ready_dates", ("replacement", "to")),
 }
 _COMMON = ("columns", "do", "on_error")
 #: Fields of Rule that say something (not None, not empty): the rule's arguments.
@@ -82,9 +86,13 @@ class RulePlan:
             worked = action.run(arrays[index])
             arrays[index] = self._settled(worked, self.fields[index], self.before[index], arrays[index], outcome)
         if self._made is not None:
-            for column, worked in zip(self._made.columns, self._made.run(batch), strict=True):
-                index = batch.schema.get_field_index(self.reads[0])
-                arrays.append(self._settled(worked, column, self.before[index], batch.column(index), outcome))
+            made, broken = self._made.run(batch)
+            given = next(c for c in self.before if c.name == self.reads[0])
+            array = batch.column(given.name)
+            if broken:
+                self._settled(Worked(array, 0, broken), given, given, array, outcome)
+            for column, worked in zip(self._made.columns, made, strict=True):
+                arrays.append(self._settled(worked, column, given, array, outcome))
         schema = pa.schema([pa.field(c.name, c.type.arrow) for c in self.fields])
         outcome.batch = pa.RecordBatch.from_arrays(arrays, schema=schema)
         return outcome
@@ -139,6 +147,8 @@ def plan(
     result.reads = tuple(fields[index].name for index in chosen)
     maker: Callable[..., Any] = getattr(importlib.import_module(f"rowferry.stages.{known.module}"), rule.do)
     if known.joint:
+        if rule.on_error == "clamp":
+            raise _no_clamp(rule, table, None)
         result._made = made = maker(rule, [fields[i] for i in chosen], fields, table)
         result.fields = (*fields, *_nullable(rule, made.columns))
         return result
@@ -147,17 +157,21 @@ def plan(
         column = fields[index]
         action: Action = maker(rule, column, table, (lengths or {}).get(column.name))
         if rule.on_error == "clamp" and not action.clamps:
-            raise ConfigError(
-                f"the rule {rule.do} has no nearest value that on_error = clamp could take",
-                table=table,
-                column=column.name,
-                hint="it is refuse, null or quarantine",
-            )
+            raise _no_clamp(rule, table, column.name)
         result._actions[index] = action
         nullable = column.nullable or action.makes_null or rule.on_error in ("null", "quarantine")
         after[index] = OutColumn(column.name, action.type, nullable)
     result.fields = tuple(after)
     return result
+
+
+def _no_clamp(rule: Rule, table: str, column: str | None) -> ConfigError:
+    return ConfigError(
+        f"the rule {rule.do} has no nearest value that on_error = clamp could take",
+        table=table,
+        column=column,
+        hint="it is refuse, null or quarantine",
+    )
 
 
 def _nullable(rule: Rule, columns: Sequence[OutColumn]) -> list[OutColumn]:

@@ -43,8 +43,8 @@ class Made(msgspec.Struct, frozen=True):
     """A rule over several columns at once: the columns it adds and the function that makes them."""
 
     columns: tuple[OutColumn, ...]
-    #: rows → one Worked for each of ``columns``.
-    run: Callable[[pa.RecordBatch], list[Worked]]
+    #: rows → one Worked for each of ``columns``, and the rows that gave none (with the reason).
+    run: Callable[[pa.RecordBatch], tuple[list[Worked], dict[int, str]]]
 
 
 #: (rule, one matched column, table, length of the target's column) → Action.
@@ -73,7 +73,8 @@ def changed(before: pa.Array, after: pa.Array) -> int:
     if before is after or before.equals(after):
         return 0
     differ = pc.fill_null(pc.not_equal(before, after), False)
-    return int(pc.sum(differ).as_py() or 0) + abs(after.null_count - before.null_count)
+    count: int = (pc.sum(differ).as_py() or 0) + abs(after.null_count - before.null_count)
+    return count
 
 
 def rows_of(mask: pa.Array) -> list[int]:
