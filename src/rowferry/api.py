@@ -30,6 +30,8 @@ def _silent(event: Event) -> None:
 def _request(source: str, target: str, options: Mapping[str, Any]) -> Request:
     given = dict(options)
     given["tables"] = tuple(given.get("tables") or ())
+    if given.get("pause_while"):
+        given["pause_while"] = tuple((side, sql) for side, sql in given["pause_while"])
     given["policies"] = tuple((given.get("policies") or {}).items())
     given["wheres"] = tuple((given.get("wheres") or {}).items())
     specs, functions = given.pop("specs", None), given.pop("transform", None)
@@ -63,6 +65,12 @@ def copy(
     target_triggers: str | None = None,
     named_max: int = limits.VERIFY_ROWS_NAMED,
     chunk_bytes: int | None = None,
+    max_rows_per_s: float | None = None,
+    max_mb_per_s: float | None = None,
+    pause_while: Sequence[tuple[str, str]] = (),
+    max_pause_s: float | None = None,
+    max_errors: str | None = None,
+    max_refused: str | None = None,
     on_event: EventHandler = _silent,
     stop: threading.Event | None = None,
 ) -> Report:
@@ -76,7 +84,11 @@ def copy(
     folder: what files named there are relative to. transform: a function RecordBatch → RecordBatch, or → list
     of (table, RecordBatch), by table name, or for all of them; no ledger can hold it, so that only the same
     call can go on with such a job. workers: threads, each with
-    a connection to both sides. stop: set it to stop the job at the next batch (StoppedError).
+    a connection to both sides. max_rows_per_s, max_mb_per_s (10^6 bytes): of all workers of
+    this process together. pause_while: ``[("target", "SELECT …")]``, queries that must answer false;
+    while one does not the job pauses, for ``max_pause_s`` at the most. max_errors, max_refused:
+    ``"20/60s"``, failed tries of chunks and rows set aside that stop the job (docs/THROTTLE.md).
+    stop: set it to stop the job at the next batch (StoppedError).
 
     Raises ConfigError (RefusedError where the plan refuses), SourceError, TargetError, DataError,
     StoppedError; DifferenceError where counts or digests do not agree at the end. Where a report
@@ -161,17 +173,26 @@ def resume(
     no_verify: bool = False,
     join: bool = False,
     ledger_schema: str = "rowferry",
+    max_rows_per_s: float | None = None,
+    max_mb_per_s: float | None = None,
+    pause_while: Sequence[tuple[str, str]] = (),
+    max_pause_s: float | None = None,
+    max_errors: str | None = None,
+    max_refused: str | None = None,
     on_event: EventHandler = _silent,
     stop: threading.Event | None = None,
 ) -> Report:
     """Goes on with a job by name (None: the latest unfinished one), with the options it was started with.
 
-    source: the source's URL with its credentials, which no ledger holds. Raises as :func:`copy`.
+    source: the source's URL with its credentials, which no ledger holds. What held the job back does so
+    again, unless it is given anew (0 and ``[("none", "")]`` lift it). Raises as :func:`copy`.
     """
     parsed = endpoint.parse(target)
     asked = Request(
         parsed, parsed, workers=workers, job=job, join=join, ledger_schema=ledger_schema, verify=verify,
-        no_verify=no_verify,
+        no_verify=no_verify, max_rows_per_s=max_rows_per_s, max_mb_per_s=max_mb_per_s,
+        pause_while=tuple((side, sql) for side, sql in pause_while), max_pause_s=max_pause_s, max_errors=max_errors,
+        max_refused=max_refused,
     )  # fmt: skip
     from rowferry.engine import jobs as engine_jobs
     from rowferry.engine import supervisor

@@ -138,6 +138,19 @@ _MATCH_NAMES = click.option("--match-names", type=click.Choice(["exact", "loose"
 _TRIGGERS = click.option("--target-triggers", type=click.Choice(["fire", "disable"]),
                          help="What to do about user triggers and rules of target tables.")  # fmt: skip
 
+_HOLDING_BACK = _stack(
+    click.option("--max-rows-per-s", type=click.FloatRange(min=0), metavar="N",
+                 help="Rows per second, of all workers of this process together."),
+    click.option("--max-mb-per-s", type=click.FloatRange(min=0), metavar="N",
+                 help="Megabytes per second, of all workers of this process together."),
+    click.option("--pause-while", multiple=True, metavar="SIDE:SQL",
+                 help="Pause while this query is true: source:SQL or target:SQL, for where it is asked (repeatable)."),
+    click.option("--max-pause-s", type=click.FloatRange(min=0), metavar="SECONDS",
+                 help="Stop, resumably, after a pause of so long (21,600)."),
+    click.option("--max-errors", metavar="N/60s", help="Stop after so many failed tries of chunks in so long."),
+    click.option("--max-refused", metavar="N/60s", help="Stop after so many rows were set aside in so long."),
+)  # fmt: skip
+
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, message="rowferry %(version)s")
@@ -162,6 +175,7 @@ def cli() -> None:
 @click.option("--require-snapshot", is_flag=True, help="Refuse unless all tables can be read in one snapshot.")
 @_TRIGGERS
 @_LIMIT
+@_HOLDING_BACK
 @_SHOWING
 @click.pass_obj
 def copy(redact: redaction.Redactor, /, source: str, target: str, verify: bool | None, **options: Any) -> int:
@@ -229,6 +243,7 @@ def plan(redact: redaction.Redactor, /, source: str, target: str, **options: Any
 @click.option("--join", is_flag=True, help="Add this process's workers to the job that runs.")
 @_WORKERS
 @_REPORT
+@_HOLDING_BACK
 @_SHOWING
 @click.pass_obj
 def resume(redact: redaction.Redactor, /, target: str, job: str | None, verify: bool | None, **options: Any) -> int:
@@ -271,6 +286,8 @@ def _arguments(options: dict[str, Any]) -> dict[str, Any]:
     given = {k: v for k, v in options.items() if k not in _OWN and v is not None and v is not False and v != ()}
     if "policies" in given:
         given["policies"] = dict(_policy(text) for text in given["policies"])
+    if "pause_while" in given:
+        given["pause_while"] = tuple(_signal(text) for text in given["pause_while"])
     if options.get("limit") is not None:
         given["named_max"] = options["limit"]
     if options.get("config"):
@@ -292,6 +309,15 @@ def _configured(path: str, known: set[str]) -> dict[str, Any]:
     if read.table:
         arguments |= {"specs": read.table, "folder": os.path.dirname(os.path.abspath(path))}
     return arguments | ({"wheres": read.where} if read.where else {})
+
+
+def _signal(text: str) -> tuple[str, str]:
+    if text == "none":
+        return ("none", "")
+    side, colon, sql = text.partition(":")
+    if not colon or side not in ("source", "target") or not sql.strip():
+        raise ConfigError(f"--pause-while {text!r} is not source:SQL or target:SQL")
+    return side, sql
 
 
 def _policy(text: str) -> tuple[str, str]:

@@ -70,3 +70,41 @@ DUCKDB_MEMORY = "192MB"
 #: A pipe sees the sum at most this often (seconds), and at most so many lines about retries.
 PROGRESS_EVERY_S = 5.0
 RETRY_LINES_MAX = 50
+
+#: How often the signals of --pause-while are asked for, how long an answer may take (the server ends the query,
+#: and a little later the connection is cut), and after how long an answer counts as none, for a server or a
+#: machine that is too busy to give one. Seconds.
+SIGNAL_EVERY_S = 2.0
+SIGNAL_TIMEOUT_S = 5.0
+SIGNAL_STALE_S = 15.0
+#: Signals of one job: each has a connection of its own.
+SIGNALS_MAX = 16
+#: How long a paused worker holds a chunk that is half way, with its open transaction, before it gives it back
+#: and waits without one (seconds). It doubles each time for the same chunk, up to the last number, so that a
+#: chunk that takes longer than the time between two pauses gets through as well; a stalled connection of
+#: MySQL lives an hour.
+PAUSE_HOLD_S = 30.0
+PAUSE_HOLD_MAX_S = 1_800.0
+#: How long a job stays paused before it stops (--max-pause-s), and how long for a signal that cannot be read at all:
+#: a restart takes half a minute, and what is gone for longer needs somebody to look at it.
+PAUSE_MAX_S = 21_600.0
+PAUSE_UNREAD_MAX_S = 600.0
+#: A pause is said again after so long (seconds).
+PAUSE_SAID_EVERY_S = 60.0
+#: How often a paused worker looks whether it may go on (seconds).
+PAUSE_POLL_S = 0.1
+
+#: A batch under a rate limit is cut into what may pass in this time (seconds): even, and few enough pieces.
+PACE_PIECE_S = 0.25
+#: Chunks under a rate limit take about this long at the most (seconds): their transaction is open meanwhile, and
+#: what a pause or an error undoes is paid for again.
+PACE_CHUNK_S = 30.0
+PACE_CHUNK_BYTES_MIN = 64 * 1024
+#: The longest wait before one batch (seconds), however large its rows: the connections are stalled meanwhile.
+PACE_WAIT_MAX_S = 600.0
+
+#: Failures of chunks within the window (seconds) after which a job stops where nothing else was asked for and more
+#: chunks failed than landed: half of what all workers have when each tries one chunk for the last time.
+BREAKER_WINDOW_S = 60.0
+BREAKER_ERRORS_MIN = 50
+BREAKER_ERRORS_PER_WORKER = 4

@@ -54,6 +54,12 @@ class Capabilities(msgspec.Struct, frozen=True):
     schemas: bool = True
     #: Schemas are this engine's databases, and the one that it is connected to (``Placed.place``) is the default.
     schemas_are_databases: bool = False
+    #: ``Writer.mark`` sets a savepoint; elsewhere ``undo`` goes back to the chunk's claim.
+    savepoints: bool = False
+    #: The ledger, and rowferry's other tables, stand in a schema of their own (``TargetOptions.ledger_schema``).
+    ledger_schema: bool = False
+    #: A reader may be opened before the snapshot is (and joins it later), and a writer before the ledger is there.
+    connects_ahead: bool = False
     #: Engine whose raw frames this target takes and this source gives (``Block.raw``), if any.
     raw_format: str | None = None
 
@@ -124,6 +130,14 @@ class Cuttable(Protocol):
 
 
 @runtime_checkable
+class Expecting(Protocol):
+    """A source that can get its snapshot's connection ready ahead."""
+
+    def expect_snapshot(self) -> None:
+        """``open_snapshot`` will be called soon. Returns at once, and raises nothing."""
+
+
+@runtime_checkable
 class Placed(Protocol):
     """A source or target that knows where it is, whatever name or way its URL gives."""
 
@@ -153,6 +167,29 @@ class Folding(Protocol):
 
     def folds_names(self) -> bool:
         """Whether names of tables that differ in letter case alone are one table's, on this server."""
+
+
+class Asker(Protocol):
+    """A connection on which a user's question is asked again and again. Used by one thread (``cut`` apart)."""
+
+    def ask(self, sql: str) -> list[tuple[Any, ...]]:
+        """The first rows (two at the most) of one SELECT, as the database is now; numbers and truth values as
+        Python's, where the driver gives them so. Nothing that writes is run. Raises the side's error, transient
+        where another moment may have an answer (lost connection, timeout after ``limits.SIGNAL_TIMEOUT_S``).
+        A lost connection is made again by the next call."""
+
+    def cut(self) -> None:
+        """From another thread: what is asked now fails at once. Never raises."""
+
+    def close(self) -> None: ...
+
+
+@runtime_checkable
+class Asking(Protocol):
+    """A source or target that can be asked how it is (--pause-while)."""
+
+    def asker(self) -> Asker:
+        """A connection of its own, which takes no part in what is copied; opened by the first question."""
 
 
 class Reader(Protocol):
@@ -260,7 +297,22 @@ class Writer(Protocol):
         """Chunks not done yet, including those that others hold (read outside any transaction)."""
 
     def write(self, request: WriteRequest, blocks: Iterable[Block]) -> int:
-        """Loads all blocks; returns the rows the server says it accepted. Raises TargetError, DataError."""
+        """Loads all blocks; returns the rows the server says it accepted. Raises TargetError, DataError.
+        May be called again in the same transaction, for rows of another table or more of the same."""
+
+    def mark(self) -> None:
+        """Sets the point to which ``undo`` goes back. Only where rows may be refused one by one (quarantine)."""
+
+    def undo(self) -> None:
+        """Undoes what was written since the last ``mark``, or since the claim where the engine has no savepoints
+        (``Capabilities.savepoints``), also after a failed ``write``; the chunk stays claimed. Raises TargetError."""
+
+    def begin(self) -> None:
+        """Begins a transaction without a chunk, for ``write``, ``remove`` and ``commit``."""
+
+    def remove(self, name: TableName, column: str, values: Sequence[str]) -> int:
+        """Deletes the rows of one of rowferry's own tables whose ``column`` (a text) is among ``values``, in the
+        open transaction; returns how many."""
 
     def finish(self, job: str, chunk: ChunkRow) -> None:
         """Writes the chunk's row (state done, rows, digests) in the same transaction as its rows."""

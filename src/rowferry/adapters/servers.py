@@ -95,6 +95,47 @@ class Connector(abc.ABC, Generic[S]):
             session.cut()
 
 
+class Coming(Generic[S]):
+    """A session that is opened meanwhile, in a thread of its own."""
+
+    def __init__(self, connector: Connector[S]) -> None:
+        self._connector = connector
+        self._session: S | None = None
+        self._left = False
+        self._lock = threading.Lock()
+        self._thread = threading.Thread(target=self._run, name="rowferry-coming", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            session = self._connector.connect()
+        except RowferryError:
+            return  # who takes it connects itself, and learns what is wrong
+        with self._lock:
+            if not self._left:
+                self._session = session
+                return
+        session.close()
+
+    def take(self) -> S:
+        """The session, or another where it did not come or has gone again. To be called once."""
+        self._thread.join()
+        session, self._session = self._session, None
+        if session is not None:
+            if not session.closed and not session.readable():
+                return session
+            session.close()
+        return self._connector.connect()
+
+    def close(self) -> None:
+        """Closes what was not taken; waits for nobody."""
+        with self._lock:
+            self._left = True
+            session, self._session = self._session, None
+        if session is not None:
+            session.close()
+
+
 class Control(Generic[S]):
     """An SqlSession (see ``sql_ledger``) that reconnects between transactions, never within one."""
 
@@ -193,13 +234,15 @@ class SnapshotReader(Generic[S]):
         return self._session
 
 
-class LedgerWriter(Generic[S]):
+class LedgerWriter(abc.ABC, Generic[S]):
     """The frame of a Writer: one connection, whose transactions hold a chunk's rows and its ledger row."""
 
     def __init__(self, connector: Connector[S], names: LedgerNames) -> None:
         self._connector = connector
         self._names = names
         self._session = connector.connect()
+        #: A savepoint stands in the open transaction.
+        self._marked = False
 
     def _alive(self) -> S:
         """The session, between transactions; a new one where the server has gone meanwhile."""
@@ -213,12 +256,35 @@ class LedgerWriter(Generic[S]):
         """What there is to do after a connection was lost."""
 
     def claim(self, job: str) -> ChunkRow | None:
+        self._marked = False
         session = self._alive()
         session.begin()
         return sql_ledger.claim(session, self._names, job)
 
     def pending(self, job: str) -> int:
         return sql_ledger.pending(self._alive(), self._names, job)
+
+    def mark(self) -> None:
+        # One of that name takes the place of the last.
+        self._session.run("SAVEPOINT rowferry_mark")
+        self._marked = True
+
+    def undo(self) -> None:
+        self._session.run("ROLLBACK TO SAVEPOINT rowferry_mark")
+
+    def begin(self) -> None:
+        self._marked = False
+        self._alive().begin()
+
+    @abc.abstractmethod
+    def _place(self, name: TableName, column: str) -> tuple[str, str]:
+        """A table and one of its columns in the engine's own quotes."""
+
+    def remove(self, name: TableName, column: str, values: Sequence[str]) -> int:
+        table, quoted = self._place(name, column)
+        return self._session.run(
+            f"DELETE FROM {table} WHERE {quoted} IN ({', '.join('?' * len(values))})", tuple(values)
+        )
 
     def finish(self, job: str, chunk: ChunkRow) -> None:
         sql_ledger.finish(self._session, self._names, job, chunk)

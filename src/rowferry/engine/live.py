@@ -28,6 +28,7 @@ from rowferry.engine.progress import (
     VerifyFinished,
     VerifyStarted,
     Waiting,
+    WentOn,
     chunks_words,
     count,
     plural,
@@ -106,6 +107,8 @@ class LiveSink:
             self._progress.advance(self._task(event.table), event.rows)
         elif isinstance(event, VerifyFinished):
             self._verify_finish(event)
+        elif isinstance(event, WentOn):
+            self._print(f"goes on after {event.seconds:.1f} s: {event.reason}")
         elif isinstance(event, (Waiting, Note)):
             self._print(event.reason if isinstance(event, Waiting) else event.text)
 

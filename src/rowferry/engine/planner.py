@@ -521,6 +521,10 @@ def cut(source: Source, table: TablePlan, request: Request) -> list[Bound]:
     """The chunks of a table: of the size that was asked for, or a little smaller where they then divide among the
     workers, so that none of them stands idle while another carries the last one."""
     chunk_bytes = request.chunk_bytes or limits.CHUNK_BYTES
+    if request.max_rows_per_s or request.max_mb_per_s:
+        from rowferry.engine import throttle
+
+        chunk_bytes = throttle.chunk_bytes(request, table.source, chunk_bytes)
     chunks = -(-table.source.bytes // chunk_bytes)
     if chunks > request.workers:
         rounds = -(-chunks // request.workers)

@@ -135,6 +135,13 @@ class Waiting(Event, frozen=True):
     pending: int = 0
 
 
+class WentOn(Event, frozen=True):
+    """A pause is over; ``reason`` says why, ``seconds`` how long it lasted."""
+
+    reason: str
+    seconds: float
+
+
 class Note(Event, frozen=True):
     """A sentence that the user should read now, not only in the report."""
 
@@ -293,6 +300,9 @@ class PlainSink:
         elif isinstance(event, Waiting) and event.reason != self._waiting:
             self._waiting = event.reason
             self._out.line(f"waiting: {event.reason}")
+        elif isinstance(event, WentOn):
+            self._waiting = ""  # the same reason may come again, and is another wait
+            self._out.line(f"goes on after {event.seconds:.1f} s: {event.reason}")
         elif isinstance(event, Note):
             self._out.line(f"note: {event.text}")
 
@@ -352,6 +362,7 @@ _JSON_WORDS: dict[type[Event], str] = {
     ChunkRetried: "retry",
     VerifyFinished: "verify",
     Waiting: "wait",
+    WentOn: "went_on",
     Note: "note",
 }
 
@@ -359,7 +370,7 @@ _JSON_WORDS: dict[type[Event], str] = {
 class JsonSink:
     """One JSON object in a line: ``{"event": "chunk", "time": …, "job": …, "table": …, "chunk": 3, "rows_read": …}``.
 
-    ``event`` is job, step, chunk, chunk_taken_over, retry, verify, wait, note or finished (status,
+    ``event`` is job, step, chunk, chunk_taken_over, retry, verify, wait, went_on, note or finished (status,
     exit_code, error and the sums of the report).
     """
 

@@ -23,6 +23,7 @@ from rowferry import limits
 from rowferry.adapters import registry
 from rowferry.adapters.protocol import Noting, Orphaning, Source, Target
 from rowferry.engine import opening, outcome, planner, proof, unfit, unique
+from rowferry.engine.ahead import Ahead
 from rowferry.engine.jobs import plan_of
 from rowferry.engine.progress import EventHandler, JobFinished, JobStarted, Note, TableTotals, Waiting
 from rowferry.engine.report import Report
@@ -92,13 +93,15 @@ class Copy:
         self._job: JobRow | None = None
         self._started = time.monotonic()
         self._notes: list[str] = []
+        #: The workers' connections, which are opened meanwhile.
+        self._ahead: Ahead | None = None
         self._throttle: Throttle | None = None
         if request.held_back:
             from rowferry.engine.throttle import Throttle
 
             self._throttle = Throttle(request, on_event)
         self._counting: Breaker | None = None
-        self._lock = threading.Lock()
+        self._guard = threading.Lock()
         self._retries: dict[int, int] = {}
         #: When each table's first chunk of this run began and its last one ended (monotonic seconds).
         self._spans: dict[int, tuple[float, float]] = {}
@@ -109,11 +112,13 @@ class Copy:
             Cutter(self._stop) as cutter,
             opening.source_of(request) as source,
             opening.PlannedTarget(request) as planned,
+            contextlib.ExitStack() as held,
         ):
             cutter.watch(source)
             target = planned.to_plan_for()
             cutter.watch(target)
             opening.check_places(source, target)
+            self._ahead = held.enter_context(Ahead(request, source, target))
             if self._throttle is not None:
                 self._throttle.check(source, target)
             job = self._find(target) if target.ledger.open(create=False) else None
@@ -311,7 +316,7 @@ class Copy:
             from rowferry.engine.breaker import Breaker
 
             r = self._request
-            with self._lock:
+            with self._guard:
                 self._counting = self._counting or Breaker(r.max_errors, r.max_refused, r.workers)
         return self._counting
 
@@ -391,7 +396,7 @@ class Copy:
     def _work(self, source: Source, target: Target, job: JobRow, plan: Plan) -> None:
         """Runs the workers until no chunk is left, and raises what stopped them."""
         stop = threading.Event()
-        shared = Shared(job.id, plan, source, target, stop, self._token, self._on_event)
+        shared = Shared(job.id, plan, source, target, stop, self._token, self._on_event, self._ahead)
         shared.throttle, shared.breaker = self._throttle, self._breaker
         shared.counts_refused = self._request.max_refused is not None
         watching = self._throttle.watching(source, target, stop) if self._throttle else contextlib.nullcontext()

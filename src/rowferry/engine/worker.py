@@ -5,11 +5,14 @@ from __future__ import annotations
 import random
 import threading
 import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from rowferry import limits
 from rowferry.adapters.protocol import Cuttable, Reader, ReadRequest, Source, Target, Writer, WriteRequest
+from rowferry.engine.ahead import Ahead
 from rowferry.engine.prefetch import Prefetch
 from rowferry.engine.progress import ChunkFinished, ChunkRetried, ChunkStarted, EventHandler, Note, Waiting
 from rowferry.engine.transfer import TableWay, Transfer
@@ -24,6 +27,10 @@ from rowferry.errors import (
 from rowferry.failpoints import passing
 from rowferry.model import ChunkRow, Plan, TablePlan
 
+if TYPE_CHECKING:
+    from rowferry.engine.breaker import Breaker
+    from rowferry.engine.throttle import Throttle
+
 
 class Shared(msgspec.Struct):
     """What the workers of one process share."""
@@ -36,6 +43,8 @@ class Shared(msgspec.Struct):
     #: The state that the source is read in: the job's token in the ledger.
     snapshot: str
     on_event: EventHandler
+    #: Connections that are opened already, where there are some.
+    ahead: Ahead | None = None
     #: Held for changes of what follows; notified when a chunk has landed.
     lock: threading.Condition = msgspec.field(default_factory=threading.Condition)
     tries: dict[tuple[int, int], int] = msgspec.field(default_factory=dict)
@@ -46,6 +55,10 @@ class Shared(msgspec.Struct):
     #: Chunks that this process has carried.
     carried: int = 0
     error: BaseException | None = None
+    #: What holds the workers back, where something does, and what counts their failures.
+    throttle: Throttle | None = None
+    breaker: Callable[[], Breaker] | None = None
+    counts_refused: bool = False
 
     def widen(self, table: int, began: float) -> None:
         with self.lock:
@@ -119,6 +132,8 @@ class Worker(threading.Thread):
     def _claim(self) -> tuple[ChunkRow | None, int]:
         """A chunk, or how many are not done while there is none to take."""
         shared = self._shared
+        if self._writer is None and self._reader is None and shared.ahead is not None:
+            self._writer, self._reader = shared.ahead.take()
         if self._writer is None:
             self._writer = shared.target.writer()
         if self._reader is None:
@@ -133,6 +148,8 @@ class Worker(threading.Thread):
         """Claims and carries one chunk. False when there is nothing left to do."""
         shared = self._shared
         carried = shared.carried
+        if shared.throttle is not None:
+            shared.throttle.between_chunks()
         try:
             chunk, pending = self._claim()
         except RowferryError as error:
@@ -152,12 +169,16 @@ class Worker(threading.Thread):
         except RowferryError as error:
             error.at(table=str(plan.source.name), chunk=chunk.number)
             self._drop()
+            if shared.throttle is not None and shared.throttle.gave_back(error):
+                return True
             tries = shared.count_try(chunk)
             if tries >= limits.CHUNK_TRIES and not isinstance(error, SnapshotLostError):
                 # Both sides have answered every time: no outage (but a full disk, say), and a new snapshot is no help.
                 error.transient = False
             if not error.transient or isinstance(error, SnapshotLostError):
                 raise
+            if shared.breaker is not None:
+                shared.breaker().failed(error, shared.carried)
             wait_s = retry_wait_s(tries)
             shared.on_event(
                 ChunkRetried(str(plan.source.name), chunk.number, self._number, tries + 1, wait_s, str(error))
@@ -213,7 +234,7 @@ class Worker(threading.Thread):
             columns=tuple((c.source, c.form) for c in plan.columns),
             bound=chunk.bound,
             where=plan.where,
-            batch_bytes=limits.BATCH_BYTES,
+            batch_bytes=limits.BATCH_BYTES if shared.throttle is None else shared.throttle.batch_bytes(plan.source),
             intake=transfer.intake,
         )
         write = WriteRequest(
@@ -229,7 +250,8 @@ class Worker(threading.Thread):
         )
         cut = self._reader.cut if isinstance(self._reader, Cuttable) else None
         with Prefetch(self._reader.read(read), limits.QUEUE_BYTES, cut) as ahead:
-            accepted = self._writer.write(write, transfer.through(ahead))
+            blocks = ahead if shared.throttle is None else shared.throttle.paced(ahead, chunk)
+            accepted = self._writer.write(write, transfer.through(blocks))
         passing("loaded")
         if accepted != transfer.rows_sent:
             raise LedgerError(
@@ -253,6 +275,8 @@ class Worker(threading.Thread):
         self._commit(done)
         passing("committed")
         shared.widen(plan.index, began)
+        if shared.counts_refused and shared.breaker is not None:
+            shared.breaker().refused(int(done.counts.get("quarantined", 0)))
         tries = shared.tries.get((chunk.table, chunk.number), 0) + 1
         shared.on_event(
             ChunkFinished(

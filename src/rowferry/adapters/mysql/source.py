@@ -13,7 +13,7 @@ from rowferry.adapters.mysql.identity import server_identity
 from rowferry.adapters.mysql.quoting import literal
 from rowferry.adapters.mysql.reader import MysqlReader
 from rowferry.adapters.mysql.session import MysqlSession
-from rowferry.adapters.protocol import Reader, SourceOptions
+from rowferry.adapters.protocol import Asker, Reader, SourceOptions
 from rowferry.errors import RowferryError, SnapshotLostError, SourceError
 from rowferry.model import Bound, Endpoint, Table, TableName
 
@@ -109,6 +109,11 @@ class MysqlSource:
 
     def reader(self) -> Reader:
         return MysqlReader(self)
+
+    def asker(self) -> Asker:
+        from rowferry.adapters.mysql.asking import MysqlAsker
+
+        return MysqlAsker(self._connector.connect)
 
     def cut(self) -> None:
         self._connector.cut()

@@ -19,7 +19,7 @@ from rowferry.adapters.mysql.quoting import qualified, quote
 from rowferry.adapters.mysql.session import MysqlSession
 from rowferry.adapters.mysql.source import MysqlSource
 from rowferry.adapters.mysql.writer import STAGE, MysqlWriter, put
-from rowferry.adapters.protocol import Block, Ledger, Source, SourceOptions, TargetOptions, Writer
+from rowferry.adapters.protocol import Asker, Block, Ledger, Source, SourceOptions, TargetOptions, Writer
 from rowferry.adapters.servers import at, without_keys
 from rowferry.adapters.sql_ledger import LedgerNames, SqlLedger
 from rowferry.adapters.transactions import atomic
@@ -263,6 +263,11 @@ class MysqlTarget:
         same += f" AND {exact}" if exact is not None else ""
         session.run(f"DELETE t FROM {qualified(table.name)} AS t JOIN {quote(STAGE)} AS k ON {same}")
         session.query(f"DROP TEMPORARY TABLE {quote(STAGE)}")
+
+    def asker(self) -> Asker:
+        from rowferry.adapters.mysql.asking import MysqlAsker
+
+        return MysqlAsker(self._connector.connect)
 
     def as_source(self) -> Source:
         source = MysqlSource(self._endpoint, SourceOptions())

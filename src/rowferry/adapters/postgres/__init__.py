@@ -16,6 +16,9 @@ capabilities = Capabilities(
     parallel_writers=True,
     name_max=limits.POSTGRES_NAME_BYTES_MAX,
     raw_format="postgresql",
+    savepoints=True,
+    ledger_schema=True,
+    connects_ahead=True,
 )
 
 

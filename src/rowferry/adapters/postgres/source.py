@@ -18,8 +18,8 @@ from rowferry.adapters.postgres.control import Connector
 from rowferry.adapters.postgres.quoting import ident, literal, qualified
 from rowferry.adapters.postgres.session import Session
 from rowferry.adapters.postgres.wire import ConnectionLostError, ServerError, error_fields
-from rowferry.adapters.protocol import Block, Reader, ReadRequest, SourceOptions
-from rowferry.adapters.servers import SnapshotReader
+from rowferry.adapters.protocol import Asker, Block, Reader, ReadRequest, SourceOptions
+from rowferry.adapters.servers import Coming, SnapshotReader
 from rowferry.errors import DataError, SnapshotLostError, SourceError
 from rowferry.model import Bound, Column, Endpoint, Table, TableName
 from rowferry.types import Type
@@ -66,6 +66,7 @@ class PostgresSource:
         self._session = self._connector.connect()
         require_version(self._session, SourceError)
         self._catalog = Catalog(self._session, ledger_schema)
+        self._coming: Coming[Session] | None = None
         self._exporter: Session | None = None
         self._snapshot: str | None = None
         self._snapshot_id: str | None = None
@@ -92,8 +93,13 @@ class PostgresSource:
     def state_token(self) -> str | None:
         return None
 
+    def expect_snapshot(self) -> None:
+        if self._coming is None:
+            self._coming = Coming(self._connector)
+
     def open_snapshot(self, readers: int, adopt: str | None = None) -> str:
-        self._exporter = self._connector.connect()
+        self._exporter = self._connector.connect() if self._coming is None else self._coming.take()
+        self._coming = None
         if adopt is None:
             self._exporter.query(_BEGIN)
         else:
@@ -145,10 +151,17 @@ class PostgresSource:
             found = self._session.query(f"SELECT count(*) FROM {from_table(table)} WHERE {condition}")
             return int(found[0][0])
 
+    def asker(self) -> Asker:
+        from rowferry.adapters.postgres.asking import PostgresAsker
+
+        return PostgresAsker(self._connector.connect)
+
     def cut(self) -> None:
         self._connector.cut()
 
     def close(self) -> None:
+        if self._coming is not None:
+            self._coming.close()
         with self._lock:
             self._closed = True
             for session in (self._session, self._exporter, *self._idle):

@@ -17,7 +17,7 @@ from rowferry.adapters.postgres.quoting import ident, literal, qualified
 from rowferry.adapters.postgres.session import Session
 from rowferry.adapters.postgres.source import PostgresSource, require_version
 from rowferry.adapters.postgres.writer import PostgresWriter, load, plan_way
-from rowferry.adapters.protocol import Block, Ledger, Source, SourceOptions, TargetOptions, Writer
+from rowferry.adapters.protocol import Asker, Block, Ledger, Source, SourceOptions, TargetOptions, Writer
 from rowferry.adapters.servers import at, without_keys
 from rowferry.adapters.sql_ledger import LedgerNames, SqlLedger
 from rowferry.adapters.transactions import atomic
@@ -186,6 +186,11 @@ class PostgresTarget:
         load(session, plan_way(stage, keys, "append", ()), keys, [Block(rows)], raw=False)
         same = " AND ".join(f"t.{ident(k.target)} = k.{ident(k.target)}" for k in keys)
         session.query(f"DELETE FROM {qualified(table.name)} AS t USING {qualified(stage)} AS k WHERE {same}")
+
+    def asker(self) -> Asker:
+        from rowferry.adapters.postgres.asking import PostgresAsker
+
+        return PostgresAsker(self._connector.connect)
 
     def as_source(self) -> Source:
         source = PostgresSource(self._endpoint, SourceOptions(), self._options.ledger_schema)

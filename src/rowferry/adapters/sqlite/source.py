@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pyarrow as pa
 
 from rowferry import limits
-from rowferry.adapters.protocol import Block, ReadRequest, SourceOptions
+from rowferry.adapters.protocol import Asker, Block, ReadRequest, SourceOptions
 from rowferry.adapters.sqlite import catalog, chunks, nested
 from rowferry.adapters.sqlite.types import NESTED, TEXT, read_spec
 from rowferry.adapters.sqlite.wire import File, Session, SqliteFailure, UnfitValue, error_of, quote
@@ -210,6 +210,11 @@ class SqliteSource:
     @property
     def utf8(self) -> bool:
         return self._utf8
+
+    def asker(self) -> Asker:
+        from rowferry.adapters.sqlite.asking import SqliteAsker
+
+        return SqliteAsker(self._file)
 
     def close(self) -> None:
         with self._guard:

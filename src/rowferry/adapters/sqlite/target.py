@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from rowferry import limits
 from rowferry.adapters import sql_ledger
-from rowferry.adapters.protocol import Block, Ledger, TargetOptions, WriteRequest
+from rowferry.adapters.protocol import Asker, Block, Ledger, TargetOptions, WriteRequest
 from rowferry.adapters.queue import ChunkQueue
 from rowferry.adapters.sqlite import attached, catalog, nested
 from rowferry.adapters.sqlite.source import SqliteSource
@@ -86,6 +86,16 @@ class WriteSession:
         if not self._lock.acquire(blocking=False):
             return False
         self._begun()
+        return True
+
+    def try_alone(self, function: Callable[[], None]) -> bool:
+        """Runs a function while no thread is in a transaction; False where one is."""
+        if not self._lock.acquire(blocking=False):
+            return False
+        try:
+            function()
+        finally:
+            self._lock.release()
         return True
 
     def _begun(self) -> None:
@@ -319,6 +329,11 @@ class SqliteTarget:
             raise error.at(table=str(table.name)) from None
         return rows
 
+    def asker(self) -> Asker:
+        from rowferry.adapters.sqlite.asking import SqliteAsker
+
+        return SqliteAsker(self._file, self._session.try_alone)
+
     def as_source(self) -> SqliteSource:
         file = File(Endpoint("sqlite", "sqlite", path=self._file.path), TargetError, read_only=True)
         return SqliteSource(file, {}, shared=True)
@@ -411,6 +426,8 @@ class SqliteWriter:
         self._session = session
         self._queue = queue
         self._held: tuple[str, ChunkRow] | None = None
+        #: A savepoint stands in the open transaction.
+        self._marked = False
 
     def claim(self, job: str) -> ChunkRow | None:
         chunk = self._queue.take(job)
@@ -435,6 +452,8 @@ class SqliteWriter:
 
     def _turn(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """Begins this chunk's transaction. While another thread is in its own, batches are fetched ahead."""
+        if self._session.mine:
+            return batches
         ahead: list[pa.RecordBatch] = []
         size = 0
         while not self._session.try_begin():
@@ -446,6 +465,29 @@ class SqliteWriter:
             size += batch.nbytes
         return itertools.chain(_consumed(ahead), batches)
 
+    def mark(self) -> None:
+        # Before the first rows there is no transaction yet, and nothing to go back to but its beginning.
+        if self._session.mine:
+            if self._marked:
+                self._session.execute("RELEASE rowferry_mark")
+            self._session.execute("SAVEPOINT rowferry_mark")
+            self._marked = True
+
+    def undo(self) -> None:
+        if self._marked:
+            self._session.execute("ROLLBACK TO rowferry_mark")
+        else:
+            self._session.rollback()
+
+    def begin(self) -> None:
+        self._session.begin()
+
+    def remove(self, name: TableName, column: str, values: Sequence[str]) -> int:
+        if not self._session.mine:
+            self._session.begin()
+        marks = ", ".join("?" * len(values))
+        return self._session.run(f"DELETE FROM {_place(name)} WHERE {quote(column)} IN ({marks})", tuple(values))
+
     def finish(self, job: str, chunk: ChunkRow) -> None:
         if not self._session.mine:
             self._session.begin()
@@ -454,11 +496,13 @@ class SqliteWriter:
     def commit(self) -> None:
         if self._session.mine:
             self._session.commit()
+        self._marked = False
         if self._held is not None:
             self._queue.done(*self._held)
             self._held = None
 
     def rollback(self) -> None:
+        self._marked = False
         # Where SQLite cannot go on it has rolled back by itself; if not, the next begin on the connection says so.
         with contextlib.suppress(RowferryError):
             self._session.rollback()
