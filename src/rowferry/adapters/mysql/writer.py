@@ -183,6 +183,7 @@ class MysqlWriter(LedgerWriter[MysqlSession]):
         self._undoing_until = time.monotonic() + UNDOING_S
 
     def claim(self, job: str) -> ChunkRow | None:
+        self._marked = False
         while True:
             self._locks.keep()
             session = self._alive()
@@ -212,6 +213,9 @@ class MysqlWriter(LedgerWriter[MysqlSession]):
         except (TargetError, DataError) as error:
             error.at(table=str(request.name))
             raise
+
+    def _place(self, name: TableName, column: str) -> tuple[str, str]:
+        return qualified(name), quote(column)
 
     def _no_local(self) -> None:
         self._local = False

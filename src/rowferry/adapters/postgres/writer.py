@@ -266,11 +266,25 @@ class PostgresWriter(LedgerWriter[Session]):
         except RowferryError as error:
             if isinstance(error, DataError) and not self._session.closed:
                 # Changed just before the COPY got its lock: then that is what the rows did not fit.
-                self._session.rollback()
+                if self._marked:
+                    self.undo()
+                else:
+                    self._session.rollback()
                 self._check_types(request)
             if isinstance(error, (TargetError, DataError)):
                 error.at(table=str(request.name))
             raise
+
+    def mark(self) -> None:
+        if self._marked:
+            self._session.query("RELEASE SAVEPOINT rowferry_mark; SAVEPOINT rowferry_mark")
+        else:
+            # A constraint that waits for COMMIT would refuse the chunk then, and name no row.
+            self._session.query("SET CONSTRAINTS ALL IMMEDIATE; SAVEPOINT rowferry_mark")
+        self._marked = True
+
+    def _place(self, name: TableName, column: str) -> tuple[str, str]:
+        return qualified(name), ident(column)
 
     def _check_types(self, request: WriteRequest) -> None:
         """Raises TargetError where columns are not of the types that the plan knew: COPY BINARY checks
