@@ -50,6 +50,8 @@ class RowferryError(Exception):
         #: The server's own code (SQLSTATE, errno), where it gave one.
         self.code = code
         self.transient = transient
+        #: The target refuses a row of those that were sent, and might take the others without it (quarantine).
+        self.of_row = False
         #: What the run had to say for itself when it failed (``engine.report.Report``), where it got so far.
         self.report: Any = None
 

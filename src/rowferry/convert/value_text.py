@@ -50,11 +50,11 @@ def _text(array: pa.Array, index: int, t: Type) -> str | None:
         digits = scalar.as_py().hex()
         return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
     if t.kind == "date":
-        return _date_text(scalar.value)
+        return date_text(scalar.value)
     if t.kind in ("timestamp", "timestamptz"):
-        return _timestamp_text(scalar.value, t)
+        return timestamp_text(scalar.value, t)
     if t.kind in ("time", "duration"):
-        return _clock_text(scalar.value, UNIT_DIGITS[t.unit or "us"])
+        return clock_text(scalar.value, UNIT_DIGITS[t.unit or "us"])
     if t.kind == "interval":
         return _interval_text(array.slice(index, 1))
     if t.kind in ("list", "struct", "map"):
@@ -76,7 +76,7 @@ def _bytes_text(data: bytes | pa.Buffer) -> str:
     return f"\\x{view[: SHOWN_CHARACTERS // 2 - 20].hex()}… ({len(view)} bytes)"
 
 
-def _date_text(days: int) -> str:
+def date_text(days: int) -> str:
     if days == DATE_INFINITY:
         return "infinity"
     if days == DATE_MINUS_INFINITY:
@@ -101,19 +101,19 @@ def civil_date(days: int) -> tuple[int, int, int]:
     return era * 400 + year_of_era + (month <= 2), month, day
 
 
-def _timestamp_text(value: int, t: Type) -> str:
+def timestamp_text(value: int, t: Type) -> str:
     if value == TIMESTAMP_INFINITY:
         return "infinity"
     if value == TIMESTAMP_MINUS_INFINITY:
         return "-infinity"
     digits = UNIT_DIGITS[t.unit or "us"]
     days, rest = divmod(value, 86_400 * 10**digits)
-    date, _, era = _date_text(days).partition(" ")
+    date, _, era = date_text(days).partition(" ")
     zone = "+00" if t.kind == "timestamptz" else ""
-    return f"{date} {_clock_text(rest, digits)}{zone}{' ' + era if era else ''}"
+    return f"{date} {clock_text(rest, digits)}{zone}{' ' + era if era else ''}"
 
 
-def _clock_text(value: int, digits: int) -> str:
+def clock_text(value: int, digits: int) -> str:
     sign = "-" if value < 0 else ""
     seconds, fraction = divmod(abs(value), 10**digits)
     tail = f".{fraction:0{digits}}".rstrip("0") if fraction else ""
@@ -129,7 +129,7 @@ def _interval_text(array: pa.Array) -> str:
     parts += [f"{days} days"] if days else []
     clock = nanoseconds[0].as_py()
     if clock or not parts:
-        parts.append(_clock_text(clock, 9))
+        parts.append(clock_text(clock, 9))
     return " ".join(parts)
 
 

@@ -47,6 +47,9 @@ _DATA = frozenset((
     1586, 1690, 1216, 1217, 3140, 3141, 3144, 3157, 3158, 3819, 4025, 1300, 1977,
 ))  # fmt: skip
 
+#: What refuses one row of many without being about its values: SIGNAL in a trigger, a row that is too large.
+_ROW = frozenset((1644, 1645, 1646, 1118, 139))
+
 _DENIED = frozenset((1044, 1045, 1130, 1141, 1142, 1143, 1227, 1370, 1410, 1698, 1820, 1862, 3118, 4151))
 
 _HINTS = {
@@ -101,7 +104,7 @@ def from_driver(error: BaseException, role: type[RowferryError]) -> RowferryErro
     if issubclass(role, TargetError) and code in _DATA:
         kind = DataError
     column = _COLUMN.search(message) if kind is DataError else None
-    return kind(
+    made = kind(
         message,
         column=(column.group(1) or column.group(2)) if column else None,
         code=f"{code}/{sqlstate}",
@@ -109,6 +112,8 @@ def from_driver(error: BaseException, role: type[RowferryError]) -> RowferryErro
         # A snapshot in which the table has another definition will not get its old one back.
         transient=is_transient(code) and not (code == 1412 and issubclass(role, SourceError)),
     )
+    made.of_row = issubclass(role, TargetError) and code in _ROW
+    return made
 
 
 def is_denied(error: RowferryError) -> bool:

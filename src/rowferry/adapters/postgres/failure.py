@@ -17,6 +17,9 @@ _DATA_CLASSES = ("22", "23", "44")
 #: Texts that no UTF-8 client can be sent: the only errors of a source that are a value's.
 _SOURCE_DATA_CODES = ("22021", "22P05")
 
+#: Classes that speak of one row of many without being about its values: what a trigger raises, an index row that
+#: is too large, and the codes that are users' own (RAISE … USING ERRCODE).
+_ROW_CLASSES = re.compile("P0|54|[I-OQ-WYZ].")
 #: A value of the type name, too: COPY into it refuses what is longer than 63 bytes by this code.
 _NAME_TOO_LONG = "42622"
 
@@ -62,7 +65,7 @@ def from_server(error: ServerError, role: type[RowferryError], columns: dict[str
         issubclass(role, SourceError) and code in _SOURCE_DATA_CODES
     ):
         kind = DataError
-    return kind(
+    made = kind(
         message,
         column=column,
         value=_shortened(value) if value is not None else None,
@@ -70,6 +73,8 @@ def from_server(error: ServerError, role: type[RowferryError], columns: dict[str
         hint=fields.get("H") or _HINTS.get(code),
         transient=is_transient(code),
     )
+    made.of_row = issubclass(role, TargetError) and _ROW_CLASSES.fullmatch(code[:2]) is not None
+    return made
 
 
 def from_loss(error: ConnectionLostError, role: type[RowferryError]) -> RowferryError:

@@ -14,6 +14,7 @@ capabilities = Capabilities(
     names_fold_case=True,
     names_empty=True,
     schemas=False,
+    savepoints=True,
 )
 
 
