@@ -45,7 +45,7 @@ SELECT c.oid, c.relkind, c.relrowsecurity,
         FROM (SELECT c.oid UNION SELECT i.relid FROM pg_partition_tree(c.oid) i WHERE i.isleaf) t(oid)),
        EXISTS (SELECT FROM pg_inherits i WHERE i.inhparent = c.oid),
        EXISTS (SELECT FROM (SELECT c.oid UNION SELECT i.relid FROM pg_partition_tree(c.oid) i) t(oid)
-               JOIN pg_class u ON u.oid = t.oid AND u.relpersistence = 'u')
+               JOIN pg_class u ON u.oid = t.oid AND u.relpersistence = 'u'), c.relhastriggers OR c.relhasrules
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE n.nspname = ? AND c.relname = ? AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
 """
@@ -125,11 +125,17 @@ class Catalog:
         return [table_name(schema, name) for schema, name in self._session.query(sql)]
 
     def types(self, needed: set[int]) -> dict[int, TypeRow]:
-        """pg_type by OID; read again when an OID is not known (a type was made meanwhile)."""
-        if not needed <= self._types.keys():
+        """pg_type by OID: those of the server's own that are needed (of 600 that there are), with what they are made
+        of; or all, where a type of a user's is needed that is not known (it may have been made meanwhile)."""
+        while missing := needed - self._types.keys():
+            own = all(oid < types.FIRST_USER_OID for oid in missing)
             multirange = "OR r.rngmultitypid = t.oid" if self._session.version >= 14 else ""
-            rows = self._session.query(_TYPES.format(multirange=multirange))
-            self._types = {r[0]: _type_row(*r) for r in rows}
+            where = f"WHERE t.oid = ANY ('{{{','.join(map(str, sorted(missing)))}}}'::oid[])" if own else ""
+            rows = [_type_row(*r) for r in self._session.query(_TYPES.format(multirange=multirange) + where)]
+            self._types.update((r.oid, r) for r in rows)
+            if not own or len(rows) < len(missing):
+                break
+            needed = {oid for r in rows for oid in (r.base, r.element, r.range_subtype) if oid}
         return self._types
 
     def use(self, session: Session) -> None:
@@ -144,7 +150,7 @@ class Catalog:
         found = self._session.execute(_TABLE, (schema_of(name), name.name))
         if not found:
             return None
-        oid, kind, _, size, _, unlogged = found[0]
+        oid, kind, _, size, _, unlogged, hooked = found[0]
         rows = self._session.query(_COLUMNS.format(oid=oid))
         self.types({r[2] for r in rows})
         columns, arrays = [], []
@@ -167,7 +173,10 @@ class Catalog:
                 ForeignKey(k, tuple(msgspec.json.decode(c)), table_name(s, p))
                 for k, c, s, p in self._session.query(_FOREIGN_KEYS.format(oid=oid))
             ),
-            triggers=tuple(r[0] for r in self._session.query(_TRIGGERS.format(oid=oid))),
+            # A plain table without any says so; of a partitioned one it is the partitions that have them.
+            triggers=tuple(r[0] for r in self._session.query(_TRIGGERS.format(oid=oid)))
+            if hooked or kind != "r"
+            else (),
             user_types=user_types(self._session, self._types, [r[2] for r in rows]),
             volatile=as_target and unlogged is True,
         )
