@@ -209,9 +209,14 @@ def test_server_that_crashes_in_mid_copy_comes_back_and_the_copy_ends_exact(tmp_
             c.executemany("insert into big values (?, ?)", ((i, f"row {i} " * 30) for i in range(1, 3 * ROWS + 1)))
             c.commit()
         process = ferry.start("copy", f"sqlite:///{file}", url, "--workers", "2", "--verify")
+        # A server that is away before there is a job is a failure of the command, and rightly so.
+        while process.poll() is None and not server.execute(
+            "select 1 from information_schema.tables where table_schema = 'crashed' and table_name = 'big'"
+        ):
+            time.sleep(0.02)
         crashes = 0
         while crashes < 3 and process.poll() is None:
-            time.sleep(0.6 + crashes * 0.3)
+            time.sleep(0.2 + crashes * 0.3)
             server.stop(signal.SIGKILL)
             server.start()
             crashes += 1
