@@ -69,6 +69,8 @@ class SourceOptions(msgspec.Struct, frozen=True):
     independent: bool = False
     #: Policies by column, ``{"table.column": "text"}``; a source needs them where they choose a form.
     policies: dict[str, str] = msgspec.field(default_factory=dict)
+    #: Connections that the job may use at once.
+    workers: int = 1
 
 
 class TargetOptions(msgspec.Struct, frozen=True):

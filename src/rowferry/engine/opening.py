@@ -37,7 +37,7 @@ def check_places(source: Source, target: Target) -> None:
 
 @contextlib.contextmanager
 def source_of(request: Request) -> Iterator[Source]:
-    options = SourceOptions(independent=request.independent, policies=dict(request.policies))
+    options = SourceOptions(independent=request.independent, policies=dict(request.policies), workers=request.workers)
     source = registry.open_source(request.source, options)
     with contextlib.closing(source):
         yield source

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+import msgspec
 import pytest
 
 from rowferry import endpoint
-from rowferry.adapters.mysql import catalog, connect, open_source, types
+from rowferry.adapters.mysql import catalog, connect, counting, open_source, types
 from rowferry.adapters.mysql.census import FAITHFUL
 from rowferry.adapters.mysql.session import MysqlSession
 from rowferry.adapters.protocol import ReadRequest, SourceOptions
@@ -200,6 +201,72 @@ def test_view_is_looked_at_as_a_table_is(session: MysqlSession) -> None:
     column = described(session, "v")["d"]
     assert column.refusal is not None
     assert column.refusal.count == 1
+
+
+ODD_DATES = "ELT(1 + seq % 5, '2020-02-29', '0000-00-00', '2020-02-31', '2020-00-01', '2020-05-00')"
+
+
+@pytest.mark.parametrize(
+    "key", ["PRIMARY KEY (id)", "PRIMARY KEY (k, id)", "PRIMARY KEY (t)", "PRIMARY KEY (id, t)", "UNIQUE (id)"]
+)
+def test_several_sessions_count_together_what_one_counts(
+    mysql_database: Callable[[], str], session: MysqlSession, key: str
+) -> None:
+    session.query(LOOSE)
+    session.query(
+        f"CREATE TABLE t (id int NOT NULL, k smallint unsigned, t varchar(9), d date, n date NOT NULL, {key})"
+    )
+    session.query(f"INSERT INTO t SELECT seq * seq, seq % 3, seq, {ODD_DATES}, {ODD_DATES} FROM seq_1_to_1000")
+    session.query("UPDATE t SET d = NULL WHERE id % 2 = 0")
+    session.query("INSERT INTO t VALUES (-2147483648, 65535, 'a', '0000-00-00', '2020-01-01')")
+    alone = counts(session)
+    assert alone["n"] == 800
+    assert 300 < (alone["d"] or 0) < 500
+    table = catalog.describe(session, TableName(None, "t"))
+    assert table is not None
+    database = str(session.query("SELECT DATABASE()")[0][0])
+    parameters = connect.parameters(endpoint.parse(mysql_database().rpartition("/")[0] + "/" + database))
+    others = [connect.connect(parameters, SourceError) for _ in range(2)]
+    try:
+        large = msgspec.structs.replace(table, rows=counting.SHARED_FROM_ROWS)
+        together = counting.looked_at(large, session, lambda: others)
+        assert {c.name: c.refusal.count for c in together.columns if c.refusal is not None} == alone
+        session.query("UPDATE t SET d = '2020-02-29', n = '2020-02-29'")
+        assert counting.looked_at(large, session, lambda: others) == large
+        others[1].close()
+        if key.startswith(("PRIMARY KEY (id", "PRIMARY KEY (k")):  # ranges, for all sessions
+            with pytest.raises(SourceError):
+                counting.looked_at(large, session, lambda: others)
+    finally:
+        for other in others:
+            other.close()
+
+
+def test_one_odd_value_anywhere_in_a_large_table_is_found_and_its_sessions_serve_the_snapshot(
+    mysql_database: Callable[[], str],
+) -> None:
+    url = mysql_database()
+    writer = connect.connect(connect.parameters(endpoint.parse(url)), SourceError)
+    source = open_source(endpoint.parse(url), SourceOptions(workers=3))
+    mine = "SELECT COUNT(*) FROM information_schema.processlist WHERE db = DATABASE()"
+    try:
+        writer.query(LOOSE)
+        writer.query("CREATE TABLE t (id int PRIMARY KEY, d date, dt datetime(6) NOT NULL)")
+        rows = 3 * counting.SHARED_FROM_ROWS
+        writer.query(f"INSERT INTO t SELECT seq, '2020-12-31', '2020-02-29 23:59:59.9' FROM seq_1_to_{rows}")
+        writer.query("ANALYZE TABLE t")
+        for id_, column in ((1, "d"), (rows, "dt"), (rows // 2, "d")):
+            writer.query(f"UPDATE t SET {column} = '2020-04-31' WHERE id = {id_}")
+            table = source.describe(TableName(None, "t"), census=True)
+            assert table is not None
+            assert {c.name: c.refusal.count for c in table.columns if c.refusal is not None} == {column: 1}
+            writer.query(f"UPDATE t SET {column} = '2020-04-30' WHERE id = {id_}")
+        assert int(writer.query(mine)[0][0]) == 1 + 3
+        source.open_snapshot(3)
+        assert int(writer.query(mine)[0][0]) == 1 + 1 + 3 + 1
+    finally:
+        source.close()
+        writer.close()
 
 
 def test_names_of_any_kind_are_quoted(session: MysqlSession) -> None:

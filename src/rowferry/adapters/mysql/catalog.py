@@ -12,8 +12,7 @@ from typing import Any
 
 import msgspec
 
-from rowferry.adapters.mysql import census as census_sql
-from rowferry.adapters.mysql import defaults, tags
+from rowferry.adapters.mysql import counting, defaults, tags
 from rowferry.adapters.mysql.declared import PREFIX, SPATIAL, TEXT_NAMES, Declared, forms_of, parse, rounds
 from rowferry.adapters.mysql.quoting import qualified
 from rowferry.adapters.mysql.session import Flavour, MysqlSession
@@ -177,7 +176,7 @@ def describe(session: MysqlSession, name: TableName, *, census: bool = False, as
         foreign_keys=_foreign_keys(session, place),
         triggers=triggers(session, TableName(*place)),
     )
-    return _with_census(session, table) if census else table
+    return counting.looked_at(table, session) if census else table
 
 
 def collations(session: MysqlSession) -> frozenset[str]:
@@ -289,18 +288,3 @@ def _foreign_keys(session: MysqlSession, place: tuple[str | None, str]) -> tuple
         name = TableName(None if schema == here else str(schema), str(parent))
         found.setdefault(str(constraint), (name, []))[1].append(str(column))
     return tuple(ForeignKey(k, tuple(columns), parent) for k, (parent, columns) in found.items())
-
-
-def _with_census(session: MysqlSession, table: Table) -> Table:
-    query = census_sql.census_query(table.columns, qualified(table.name))
-    if query is None:
-        return table
-    sql, names = query
-    counts = dict(zip(names, (int(n) for n in session.query(sql)[0]), strict=True))
-    return msgspec.structs.replace(
-        table,
-        columns=tuple(
-            msgspec.structs.replace(c, refusal=census_sql.refusal_of(c, counts[c.name])) if counts.get(c.name) else c
-            for c in table.columns
-        ),
-    )

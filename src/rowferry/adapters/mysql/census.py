@@ -1,4 +1,4 @@
-"""Values that a declared type does not bind: SQL that tells them, and the one query that counts them.
+"""Values that a declared type does not bind: the SQL that tells them (:mod:`counting` runs it).
 
 * DATE, DATETIME, TIMESTAMP: zero dates, zero months or days, 2020-02-31 (ALLOW_INVALID_DATES).
 * ENUM: the invalid value, which has number 0 and reads ''.
@@ -8,6 +8,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+
+import msgspec
 
 from rowferry.adapters.mysql.declared import DATED, LABELLED, TEXT_NAMES, Declared, parse
 from rowferry.adapters.mysql.quoting import quote
@@ -70,12 +72,45 @@ def refusal_of(column: Column, count: int) -> Refusal:
     return Refusal(column.name, reason, count, ("null", "skip"))
 
 
-def census_query(columns: Sequence[Column], table: str) -> tuple[str, list[str]] | None:
-    """One aggregate query over ``table`` (quoted) and the columns that its counts are of; None where
-    no column's type can hold what it should not."""
-    conditions = [(c.name, unfit_condition(c.name, c.native, c.forms[0] if c.forms else c.type)) for c in columns]
-    tests = [(name, test) for name, test in conditions if test is not None]
-    if not tests:
+class Test(msgspec.Struct, frozen=True):
+    """SQL of one column. ``unfit`` is 1 for the values that its default form cannot hold, else 0 or NULL; ``doubt``
+    is cheaper, and 1 for all of these and perhaps some others."""
+
+    column: str
+    unfit: str
+    doubt: str
+
+
+def tests_of(columns: Sequence[Column], mariadb: bool) -> list[Test]:
+    """One for each column whose type can hold what its default form cannot."""
+    tests = []
+    for c in columns:
+        form = c.forms[0] if c.forms else c.type
+        unfit = unfit_condition(c.name, c.native, form)
+        if unfit is not None:
+            tests.append(Test(c.name, unfit, _doubt(c, mariadb) or unfit))
+    return tests
+
+
+def _doubt(column: Column, mariadb: bool) -> str | None:
+    """For a date, at half the price (CPU of MariaDB 10.11 for a million rows: 35 ms beyond the scan, not 70).
+
+    TO_DAYS of MariaDB is NULL for every date with a zero in it but the year; what MySQL's is for 2020-00-05 is not
+    known. ISNULL is not IS NULL, which is true of 0000-00-00 in a NOT NULL column.
+    """
+    d = parse(column.native)
+    if d is None or d.name not in ("date", "datetime") or not mariadb:
         return None
-    counts = ", ".join(f"COUNT(CASE WHEN {test} THEN 1 END)" for _, test in tests)
-    return f"SELECT {counts} FROM {table}", [name for name, _ in tests]
+    name = quote(column.name)
+    zero = f"ISNULL(TO_DAYS({name}))" + (f" AND NOT ISNULL({name})" if column.nullable else "")
+    return f"({zero} OR DAY({name}) > 28 AND DAY({name}) > DAY(LAST_DAY({name})))"
+
+
+def any_doubt(tests: Sequence[Test]) -> str:
+    """A condition that is true for all rows that the tests are about, and perhaps for others."""
+    return " OR ".join(test.doubt for test in tests)
+
+
+def counts_of(tests: Sequence[Test]) -> str:
+    """What is to be selected: as many counts as tests."""
+    return ", ".join(f"COUNT(CASE WHEN {test.unfit} THEN 1 END)" for test in tests)

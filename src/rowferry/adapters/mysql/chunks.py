@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -201,7 +202,7 @@ class Splitter:
         if len(key) > 1 and rows / max(values, 1) > LEADING_SHARE_MAX * rows_per_chunk:
             return None
         count = min(math.ceil(rows / rows_per_chunk), reach)
-        cuts = [[str(int(low) + reach * i // count)] for i in range(1, count)]
+        cuts = even_cuts(int(low), int(high), count)
         if len(key) > 1 and self._largest(table, key[0], cuts) > UNEVEN_FACTOR * rows_per_chunk:
             return None
         return cuts
@@ -229,6 +230,25 @@ class Splitter:
                 break
             cuts.append([_text(value) for value in found[0]])
         return cuts
+
+
+def even_cuts(low: int, high: int, count: int) -> list[list[str]]:
+    """The boundaries of ``count`` ranges of an integer key, as a bound holds them."""
+    return [[str(low + (high - low + 1) * i // count)] for i in range(1, count)]
+
+
+def even_ranges(session: MysqlSession, table: Table, count: int) -> list[Bound]:
+    """At most ``count`` ranges of equal width of the primary key's first column; the table where that is no integer."""
+    native = table.column(table.primary_key[0]).native if table.primary_key else ""
+    if re.match("[a-z]*", native)[0] not in _INTEGERS or count < 2:  # type: ignore[index]
+        return [Bound({})]
+    name = table.primary_key[0]
+    low, high = session.query(f"SELECT MIN({quote(name)}), MAX({quote(name)}) FROM {qualified(table.name)}")[0]
+    if low is None:
+        return [Bound({})]
+    cuts = even_cuts(int(low), int(high), min(count, int(high) - int(low) + 1))
+    key = [[name, "integer"]]
+    return [Bound({"key": key, "low": a, "high": b}) for a, b in itertools.pairwise([None, *cuts, None])]
 
 
 def _how(column: tuple[Any, ...]) -> str | None:
@@ -289,7 +309,7 @@ def _beyond(key: Sequence[Sequence[str]], values: Sequence[str], operator: str) 
     return f"({column} {strict}= {value} AND ({column} {strict} {value} OR ({column} = {value} AND {within})))"
 
 
-def select_from(table: Table, database: str, bound: Bound, where: str | None) -> str:
+def select_from(table: Table, database: str | None, bound: Bound, where: str | None) -> str:
     """``FROM … WHERE …`` of one chunk. Raises LedgerError for a bound that was tampered with."""
     conditions = [f"({where}\n)"] if where else []  # the line break ends a comment that a condition may end with
     data = bound.data

@@ -6,7 +6,7 @@ import contextlib
 import fnmatch
 import threading
 
-from rowferry.adapters.mysql import catalog, snapshot
+from rowferry.adapters.mysql import catalog, counting, snapshot
 from rowferry.adapters.mysql.chunks import Splitter
 from rowferry.adapters.mysql.connect import Connector, parameters
 from rowferry.adapters.mysql.identity import server_identity
@@ -36,6 +36,8 @@ class MysqlSource:
         self.database = self._connector.parameters.database or ""
         self._snapshot: snapshot.Snapshot | None = None
         self._idle: list[MysqlSession] = []
+        #: Connected, and in no transaction yet.
+        self._reserve: list[MysqlSession] = []
         self._unversioned: dict[TableName, str] = {}
         self._closed = False
 
@@ -54,10 +56,10 @@ class MysqlSource:
     def describe(self, name: TableName, *, census: bool = True) -> Table | None:
         with self._lock:
             try:
-                table = catalog.describe(self._alive(), name, census=census)
+                table = catalog.describe(self._alive(), name)
                 if table is not None and table.kind != "view":
                     self._note_engine(name)
-                return table
+                return counting.looked_at(table, self._alive(), self._helpers) if table and census else table
             except SourceError as error:
                 error.at(table=str(name))
                 raise
@@ -68,6 +70,14 @@ class MysqlSource:
         engine = str(found[0][0]) if found and found[0][0] else ""
         if engine and engine not in VERSIONED_ENGINES:
             self._unversioned[name] = engine
+
+    def _helpers(self) -> list[MysqlSession]:
+        """Sessions outside any snapshot, as many as there are readers besides the first; as many as can be had."""
+        self._reserve = [s for s in self._reserve if not (s.closed or s.readable())]
+        with contextlib.suppress(SourceError):
+            while len(self._reserve) < self._options.workers - 1:
+                self._reserve.append(self._connector.connect())
+        return self._reserve
 
     def state_token(self) -> str | None:
         return None
@@ -121,9 +131,10 @@ class MysqlSource:
     def close(self) -> None:
         with self._lock:
             self._closed = True
-            for session in (self._session, *self._idle):
+            for session in (self._session, *self._idle, *self._reserve):
                 session.close()
             self._idle.clear()
+            self._reserve.clear()
 
     # -- for readers
 
@@ -152,7 +163,11 @@ class MysqlSource:
         return session
 
     def _connect_reader(self) -> MysqlSession:
-        session = self._connector.connect()
+        # What helped to look at the tables is connected already.
+        with self._lock:
+            session = self._reserve.pop() if self._reserve else None
+        if session is None or session.closed or session.readable():
+            session = self._connector.connect()
         snapshot.unlogged(session)
         return session
 
