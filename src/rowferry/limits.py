@@ -25,6 +25,8 @@ FIRST_BATCH_BYTES = 128 * 1024
 BATCH_ROWS_MAX = 65_536
 #: Bytes that may wait between a worker's reader and its writer.
 QUEUE_BYTES = 4 * MIB
+#: Bytes of a further table's rows that wait in memory until the rows of their chunk's own table are written.
+SPOOL_BYTES = 4 * MIB
 #: Bytes of one read off a server's socket.
 SOCKET_READ_BYTES = 256 * 1024
 
@@ -66,6 +68,9 @@ MYSQL_NAME_CHARACTERS_MAX = 64
 
 #: DuckDB's own memory beside ours, as source or target (its SQL setting ``memory_limit``).
 DUCKDB_MEMORY = "192MB"
+#: The most that the SQL expressions of one worker's transform may take: a few batches of the largest cells.
+#: A limit only; expressions over short values need a few MB.
+EXPRESSION_MEMORY = "1GB"
 
 #: A pipe sees the sum at most this often (seconds), and at most so many lines about retries.
 PROGRESS_EVERY_S = 5.0
@@ -108,3 +113,22 @@ PACE_WAIT_MAX_S = 600.0
 BREAKER_WINDOW_S = 60.0
 BREAKER_ERRORS_MIN = 50
 BREAKER_ERRORS_PER_WORKER = 4
+
+#: Rows that a copy with --on-error quarantine sets aside before it stops: a few bad rows are data to be mended, more
+#: are mostly one cause (a wrong type, a rule of the target), which finding row by row (up to 2 log2 n trial loads
+#: for each) would only take long to show.
+QUARANTINED_MAX = 1000
+#: Trial loads within one chunk: QUARANTINED_MAX rows of a chunk of a million, twice over.
+BISECT_TRIES_MAX = 100_000
+#: Bytes of a chunk's rows on disk while the refused ones are looked for: a hundred usual chunks.
+SPOOL_BYTES_MAX = 4 << 30
+#: Rows of the quarantine that are sent again in one transaction.
+RETRY_ROWS = 500
+
+#: Memory of the key sets of all tables of a job whose rows are deduplicated, at 22 to 24 bytes a key: 11 million
+#: keys. Beyond, keys go to temporary files. ROWFERRY_DEDUP_BYTES is for more of them, and for tests of fewer.
+DEDUP_BYTES = int(os.environ.get("ROWFERRY_DEDUP_BYTES", 256 * MIB))
+#: DuckDB's memory while the winners of ``keep = "first by"`` or ``"last by"`` are looked for; beyond, it uses files.
+WINNERS_MEMORY = "192MB"
+#: Winners in one row of the ledger: 32 bytes each, as text a third more; MySQL takes 16 MiB by default.
+WINNERS_PER_STEP = 65_536

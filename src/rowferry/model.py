@@ -56,6 +56,10 @@ STAGING_NAME = "rowferry_(?:new|stage)_(?:[0-9a-z]{1,8}_)?[0-9]+"
 OWN_NAME = f"(?:rowferry_(?:jobs|steps|chunks|columns|staged|batches|quarantine)|{STAGING_NAME})"
 
 
+#: The table of rows that could not be carried.
+QUARANTINE_NAME = "rowferry_quarantine"
+
+
 def is_own(name: str) -> bool:
     """Whether a table of this name is rowferry's own, in an engine where its ledger stands beside the tables."""
     return re.fullmatch(OWN_NAME, name, re.IGNORECASE) is not None

@@ -142,7 +142,8 @@ def _array(values: Sequence[Any], t: Type) -> pa.Array:
 
 
 def _nested(values: Sequence[Any], t: Type) -> pa.Array:
-    offsets, parts = [0], []
+    offsets: list[int] = [0]
+    parts: list[Any] = []
     for value in values:
         parts += value or ()
         offsets.append(len(parts))
@@ -183,7 +184,8 @@ def _ticks(text: str, t: Type) -> int:
     if found is None:
         raise ValueError(f"{text[:60]!r} is no timestamp")
     digits = UNIT_DIGITS[t.unit or "us"]
-    return _days(found[1] + (found[3] or "")) * 86_400 * 10**digits + _clock(found[2], digits)
+    ticks: int = _days(found[1] + (found[3] or "")) * 86_400 * 10**digits + _clock(found[2], digits)
+    return ticks
 
 
 def _clock(text: str, digits: int) -> int:
@@ -192,4 +194,5 @@ def _clock(text: str, digits: int) -> int:
         raise ValueError(f"{text[:60]!r} is no time of {digits} digits")
     seconds = int(found[2]) * 3600 + int(found[3]) * 60 + int(found[4])
     fraction = int((found[5] or "").ljust(digits, "0")[:digits] or 0)
-    return (seconds * 10**digits + fraction) * (-1 if found[1] else 1)
+    value: int = seconds * 10**digits + fraction
+    return -value if found[1] else value

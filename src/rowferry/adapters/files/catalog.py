@@ -18,7 +18,7 @@ from rowferry.adapters.files.types import type_in_file
 from rowferry.adapters.files.wire import SUFFIXES, TABLE_KEY, DataFile, failures
 from rowferry.convert import conversion
 from rowferry.errors import ConfigError, RowferryError
-from rowferry.model import Column, Refusal, Table, TableName, UserType
+from rowferry.model import QUARANTINE_NAME, Column, Refusal, Table, TableName, UserType
 from rowferry.types import NATIVE_KEY, Type, dump
 
 #: The folder of rowferry's own files, within the database's folder.
@@ -74,7 +74,9 @@ class Folder:
         return name.endswith(SUFFIXES[self.format]) and not name.startswith((".", "_"))
 
     def folder_of(self, name: TableName) -> str:
-        """Where the parts of a table that we write stand."""
+        """Where the parts of a table that we write stand; those of the quarantine among rowferry's own files."""
+        if name.name == QUARANTINE_NAME:
+            return os.path.join(self.path, OWN, QUARANTINE_NAME)
         return os.path.join(self.path, encode_name(name))
 
     def tables(self) -> dict[TableName, str]:
@@ -104,8 +106,8 @@ class Folder:
 
     def files(self, name: TableName) -> list[str]:
         """All files of a table, sorted by name; the schema file first. Empty where there is no such table."""
-        place = self.tables().get(name)
-        if place is None:
+        place = self.folder_of(name) if name.name == QUARANTINE_NAME else self.tables().get(name)
+        if place is None or not os.path.exists(place):
             return []
         if os.path.isfile(place):
             return [place]

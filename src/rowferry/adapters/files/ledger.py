@@ -18,12 +18,14 @@ from typing import Any
 import msgspec
 
 from rowferry.adapters.files.catalog import OWN, Folder
-from rowferry.adapters.files.wire import TEMPORARY, failures, write_json
+from rowferry.adapters.files.wire import TEMPORARY, failures, publish, sync_folder, write_json
 from rowferry.errors import LedgerError
 from rowferry.model import ChunkRow, JobRow, StepRow, TableName
 from rowferry.types import dump
 
 _VERSION = 1
+#: What the names of journals begin with (see ``settle``).
+JOURNAL = "retry-"
 #: ``part-JOB-TABLE-CHUNK.parquet``
 _PART = re.compile(r"part-(.+)-(\d+)-(\d+)\.[a-z]+(?:\.tmp)?")
 
@@ -34,6 +36,24 @@ def part_name(job: str, table: int, chunk: int, suffix: str) -> str:
 
 def _file_safe(job: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.]", "_", job)
+
+
+def settle(folder: Folder) -> None:
+    """Carries out what stands in journals: transactions of several files, committed but for the files' names.
+    Raises OSError."""
+    own = os.path.join(folder.path, OWN)
+    if not os.path.isdir(own):
+        return
+    for name in sorted(n for n in os.listdir(own) if n.startswith(JOURNAL) and n.endswith(".json")):
+        path = os.path.join(own, name)
+        with contextlib.suppress(FileNotFoundError):  # another process was faster
+            with open(path, encoding="utf-8") as file:
+                journal = json.load(file)
+            for part in journal["publish"]:
+                with contextlib.suppress(FileNotFoundError):
+                    publish(os.path.join(folder.path, part))
+            os.unlink(path)
+            sync_folder(own)
 
 
 class FilesLedger:
@@ -117,6 +137,8 @@ class FilesLedger:
             os.close(descriptor)
             return False
         self._locks[job] = descriptor
+        with failures(LedgerError, self._own, "settle"):
+            settle(self._folder)
         self._clean(job)
         return True
 

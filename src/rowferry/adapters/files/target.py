@@ -7,10 +7,8 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
 
-import msgspec
 import pyarrow as pa
 
 from rowferry.adapters.files import catalog
@@ -18,13 +16,14 @@ from rowferry.adapters.files.catalog import FILE_NAME_BYTES_MAX, OWN, SCHEMA_STE
 from rowferry.adapters.files.ledger import FilesLedger, part_name
 from rowferry.adapters.files.repair import rewrite_without
 from rowferry.adapters.files.source import FilesSource, check_options
-from rowferry.adapters.files.types import encode, plan_type, stored_type
-from rowferry.adapters.files.wire import TABLE_KEY, PartWriter, failures, publish, sync_folder, write_json
-from rowferry.adapters.protocol import Block, Ledger, TargetOptions, WriteRequest
+from rowferry.adapters.files.types import plan_type, stored_type
+from rowferry.adapters.files.wire import PartWriter, failures, publish, sync_folder, write_json
+from rowferry.adapters.files.writer import FilesWriter, Shape, read_schema
+from rowferry.adapters.protocol import Ledger, TargetOptions
 from rowferry.adapters.queue import ChunkQueue
-from rowferry.errors import ConfigError, DataError, LedgerError, OutcomeUnknownError, SourceError, TargetError
-from rowferry.model import Attachment, ChunkRow, Column, ColumnPlan, Endpoint, Refusal, Table, TableName
-from rowferry.types import Type, arrow_field, dump
+from rowferry.errors import ConfigError, SourceError, TargetError
+from rowferry.model import Attachment, Column, ColumnPlan, Endpoint, Refusal, Table, TableName
+from rowferry.types import Type, arrow_field
 
 #: The job's name of files that a repair writes.
 _REPAIR = "repair"
@@ -260,134 +259,3 @@ class FilesTarget:
 def _field(column: Column, file_format: str, native: str | None) -> pa.Field:
     tagged = arrow_field(column.name, column.type, native, column.nullable)
     return tagged.with_type(stored_type(column.type, file_format))
-
-
-def read_schema(folder: Folder, name: TableName) -> pa.Schema:
-    """The schema that a new part of a table has: its first file's, in the types that we store."""
-    files = folder.files(name)
-    if not files:
-        raise TargetError("the table is gone", table=str(name))
-    file = folder.open(files[0])
-    try:
-        fields = []
-        for field, column in zip(file.schema, catalog.describe_schema(folder, file.schema, files[0]), strict=True):
-            stored = stored_type(column.type, folder.format)
-            # A stranger's file keeps its own type (timestamps of Parquet excepted, whose seconds it lacks).
-            fields.append(pa.field(field.name, stored, field.nullable, field.metadata))
-        metadata = {k: v for k, v in file.metadata.items() if k == TABLE_KEY}
-        return pa.schema(fields, metadata)
-    finally:
-        file.close()
-
-
-class Shape:
-    """Brings batches of planned columns into the columns and types of a part."""
-
-    def __init__(self, part: PartWriter, file_format: str, columns: Sequence[ColumnPlan]) -> None:
-        self._part = part
-        self._format = file_format
-        self._schema = part.schema
-        self._types = [c.column.type for c in columns]
-        place = {c.target: i for i, c in enumerate(columns)}
-        self._places = [place.get(name) for name in self._schema.names]
-        unknown = [c.target for c in columns if c.target not in self._schema.names]
-        if unknown:
-            raise TargetError(f"the table has no column {unknown[0]!r}")
-
-    def add(self, batch: pa.RecordBatch) -> int:
-        arrays = []
-        for field, index in zip(self._schema, self._places, strict=True):
-            if index is None:
-                arrays.append(pa.nulls(batch.num_rows, field.type))
-                continue
-            column, t = batch.column(index), self._types[index]
-            if not column.type.equals(t.arrow):
-                raise TargetError(f"a batch carries {column.type} for {t}", column=field.name)
-            if column.null_count and not field.nullable:
-                raise DataError("NULL in a column that has none", column=field.name)
-            arrays.append(encode(column, t, self._format))
-        self._part.add(pa.RecordBatch.from_arrays(arrays, schema=self._schema))
-        return int(batch.num_rows)
-
-
-class FilesWriter:
-    """The protocol's Writer: one file a chunk. The file's name appears at commit."""
-
-    def __init__(
-        self, folder: Folder, ledger: FilesLedger, queue: ChunkQueue, as_folder: Callable[[TableName], None]
-    ) -> None:
-        self._folder = folder
-        self._as_folder = as_folder
-        self._ledger = ledger
-        self._queue = queue
-        self._held: tuple[str, ChunkRow] | None = None
-        self._part: PartWriter | None = None
-
-    def claim(self, job: str) -> ChunkRow | None:
-        chunk = self._queue.take(job)
-        self._held = None if chunk is None else (job, chunk)
-        return chunk
-
-    def pending(self, job: str) -> int:
-        return self._queue.pending(job)
-
-    def write(self, request: WriteRequest, blocks: Iterable[Block]) -> int:
-        if self._part is not None:
-            raise TargetError("a chunk is open already", table=str(request.name), chunk=request.chunk)
-        assert self._held is not None
-        self._as_folder(request.name)
-        job, chunk = self._held
-        name = part_name(job, chunk.table, chunk.number, self._folder.suffix)
-        path = os.path.join(self._folder.folder_of(request.name), name)
-        part = self._part = PartWriter(path, self._folder.format, read_schema(self._folder, request.name))
-        shape = Shape(part, self._folder.format, request.columns)
-        for block in blocks:
-            with _values(path):
-                shape.add(block.batch)
-        return part.rows
-
-    def finish(self, job: str, chunk: ChunkRow) -> None:
-        if self._part is None:
-            raise LedgerError("no rows were written for this chunk", chunk=chunk.number)
-        note: dict[str, Any] = {"job": job, "chunk": dump(chunk)}
-        with _values(self._part.path):
-            self._part.finish(msgspec.json.encode(note))
-
-    def commit(self) -> None:
-        assert self._part is not None and self._held is not None
-        path = self._part.path
-        try:
-            publish(path)
-        except OSError as failure:
-            if os.path.exists(path):
-                raise OutcomeUnknownError(f"{path!r} may not be on disk: {failure.strerror}", transient=True) from None
-            raise TargetError(f"cannot rename {path!r}: {failure.strerror}") from None
-        self._part = None
-        self._queue.done(*self._held)
-        self._held = None
-
-    def rollback(self) -> None:
-        if self._part is not None:
-            self._part.abandon()
-            self._part = None
-        if self._held is not None:
-            self._queue.give_back(*self._held)
-            self._held = None
-
-    def is_done(self, job: str, chunk: ChunkRow) -> bool:
-        return self._ledger.is_done(job, chunk)
-
-    def close(self) -> None:
-        self.rollback()
-
-
-@contextlib.contextmanager
-def _values(path: str) -> Any:
-    """A value that the format cannot hold is a DataError; what the system refuses is the target's."""
-    try:
-        with failures(TargetError, path, "write"):
-            yield
-    except TargetError as error:
-        if isinstance(error.__context__, pa.ArrowInvalid):
-            raise DataError(error.message) from None
-        raise
