@@ -100,6 +100,8 @@ class TableSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     lookups: tuple[Lookup, ...] = ()
     #: New or changed columns: SQL expressions over the columns so far (row-wise, deterministic), all at once.
     set: dict[str, str] = {}
+    #: What becomes of a row on which one of these expressions (or ``where``) fails: NULL is counted.
+    set_on_error: Literal["refuse", "null", "quarantine"] = "refuse"
     #: Rows for which this is not true are left out, and counted as filtered. It sees the columns after ``set``.
     where: str | None = None
     #: Column → type, or a Cast.
