@@ -6,6 +6,7 @@ columns that an expression names enter it; rows leave in the order in which they
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -31,6 +32,8 @@ def connect() -> Any:
     """A DuckDB that reaches nothing but what it is given: the expressions of a configuration run in it."""
     import duckdb
 
+    # It advises to use sql(), which costs more than the copy that it saves (see Query.run).
+    warnings.filterwarnings("ignore", "Arrow output on a DB-API result", UserWarning)
     connection = duckdb.connect(
         ":memory:",
         config={
@@ -229,7 +232,8 @@ class Query:
             return [pa.array([], self._plan.made[c].type.arrow) for c in self._chosen]
         self._feed.batch = _entered(self._plan.fields, self._reads, arrays, count)
         try:
-            table = self._connection.sql(self._run).to_arrow_table()
+            # Not connection.sql(): it plans each run anew, which took twice the 0.3 ms of a run of 8,192 rows.
+            table = self._connection.execute(self._run).to_arrow_table()
         finally:
             self._feed.batch = self._feed.batch.slice(0, 0)
         if table.num_rows != count:

@@ -98,6 +98,8 @@ class TransformWorker:
         Raises DataError with table, column, value and row where a row stops the job.
         """
         transform = self._transform
+        if tuple(batch.schema.names) != transform.reads:
+            raise AssertionError(f"a batch of {batch.schema.names} for a transform of {transform.reads}")
         frame = Frame(batch, [None if i is None else batch.column(i) for i in transform.places])
         try:
             for run in self._runs:
@@ -296,12 +298,14 @@ class _Builder:
         self.steps.append(_Set(plan, tuple(names), tuple(places), tuple(moved), self.spec.set_on_error))
 
     def _where(self, text: str) -> None:
-        one = self._check(None, text)
+        one, given = self._check(None, text), None
         if one.column is not None:
+            given = self.columns[one.column].out.type
             one = self._check(None, f"({text}) IS TRUE")
         plan = self._plan([None], [one])
-        if plan.made[0].type.kind != "bool":
-            raise ConfigError(f"where = {text!r} is no condition: it gives {plan.made[0].type}")
+        given = given if given is not None else plan.made[0].type
+        if given.kind != "bool":
+            raise ConfigError(f"where = {text!r} is no condition: it gives {given}")
         self.required |= {d for i in one.reads for d in self.columns[i].deps}
         self.steps.append(_Where(plan, self.spec.set_on_error))
 
