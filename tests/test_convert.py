@@ -389,6 +389,66 @@ def test_clamp_numbers_the_nearest_value() -> None:
     assert got == [D("1.23"), D("1.24"), D("999.99"), D("-999.99"), D("999.99")]
 
 
+#: Numbers that, taken modulo 2**128 or 2**256 (by Arrow, without a word), are others that fit.
+WRAPPING = [
+    (Type("numeric"), Type("decimal", precision=30, scale=2), str(10**999)),
+    (Type("numeric"), Type("decimal", precision=38, scale=0), str(2**128 + 1)),
+    (Type("numeric"), Type("decimal", precision=38, scale=0), f"-{2**128 * 977 + 12}"),
+    (Type("numeric"), Type("decimal", precision=76, scale=0), str(2**256 * 31 + 5)),
+    (Type("numeric"), Type("decimal", precision=76, scale=38), str(2**256 // 10**38 * 3 + 1)),
+    (
+        Type("text"),
+        Type("int64"),
+        "881091186613226734659198364819328480208310337356994793198370700027380997538942287877",
+    ),
+    (
+        Type("text"),
+        Type("int16"),
+        "3931764602135960275389038010114206883400822588427180340836865502801788970338925389283324",
+    ),
+    (
+        Type("decimal", precision=38, scale=2),
+        Type("decimal", precision=38, scale=20),
+        D("884899826670096702418996132667082.63"),
+    ),
+    (
+        Type("decimal", precision=60, scale=20),
+        Type("decimal", precision=76, scale=38),
+        D("4652115951436709364114926138202304949890.30592676836525305077"),
+    ),
+]
+
+
+@pytest.mark.parametrize(("form", "to", "value"), WRAPPING)
+def test_conversion_number_that_would_wrap_around_is_refused(form: Type, to: Type, value: object) -> None:
+    way = conversion(form, to)
+    assert not isinstance(way, str)
+    with pytest.raises(DataError):
+        way.apply(pa.array([value], form.arrow))
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.integers(0, 10**38 - 1) | st.integers(10, 3 * 10**20).map(lambda n: 2**128 // n),
+    st.sampled_from([0, 2, 10]),
+    st.integers(1, 28),
+    st.sampled_from([20, 30, 38, 39, 76]),
+)
+def test_conversion_to_a_larger_scale_is_exact_or_refused(whole: int, scale: int, up: int, precision: int) -> None:
+    form, to = Type("decimal", precision=38, scale=scale), Type("decimal", precision=precision, scale=scale + up)
+    if precision < scale + up:
+        return
+    value = D(whole).scaleb(-scale, decimal.Context(prec=80))
+    way = conversion(form, to)
+    assert not isinstance(way, str)
+    fits = whole * 10**up < 10**precision
+    try:
+        assert way.apply(pa.array([value], form.arrow))[0][0].as_py() == value
+        assert fits
+    except DataError:
+        assert not fits
+
+
 def test_conversion_many_rows_one_bad_value_found_by_bisection() -> None:
     values = list(range(50_000))
     values[31_337] = 2**40

@@ -97,14 +97,31 @@ def _from_decimal(form: Type, to: Type) -> Step | str | None:
         wider = to.scale >= form.scale and to.precision - to.scale >= form.precision - form.scale
         if wider:
             return always(lambda a: a.cast(to.arrow))
-        return bisecting(lambda a: a.cast(to.arrow), into_decimal(to), to.arrow)
+        return bisecting(_rescaling(form, to), into_decimal(to), to.arrow)
     if to.is_integer:
-        return bisecting(lambda a: a.cast(to.arrow), into_integer(to.kind), to.arrow)
+        fast = _never if form.scale < 0 else lambda a: a.cast(to.arrow)
+        return bisecting(fast, into_integer(to.kind), to.arrow)
     if to.kind == "numeric":
         return always(decimal_text(form))
     if to.kind in FLOATS:
         return "a decimal fraction has no exact form in binary floating point"
     return None
+
+
+def _rescaling(form: Type, to: Type) -> Callable[[pa.Array], pa.Array]:
+    """Arrow's cast to a larger scale multiplies within 128 or 256 bits, and where that wraps around, a wrong
+    number may come out and pass: what has too many digits is refused before."""
+    assert form.precision is not None and form.scale is not None
+    assert to.precision is not None and to.scale is not None
+    up = to.scale - form.scale
+    if up <= 0:
+        return lambda a: a.cast(to.arrow)
+    digits = min(to.precision - up, form.precision)
+    if digits < 1:
+        return _never
+    make = pa.decimal128 if form.precision <= 38 else pa.decimal256
+    narrow = make(digits, form.scale)
+    return lambda a: a.cast(narrow).cast(to.arrow)
 
 
 def decimal_text(form: Type) -> Callable[[pa.Array], pa.Array]:
@@ -132,7 +149,7 @@ def _from_numeric(to: Type) -> Step | str | None:
         return PASS
     if to.kind == "decimal":
         slow = into_decimal(to)
-        return bisecting(lambda a: a.cast(to.arrow), lambda text: slow(decimal.Decimal(text)), to.arrow)
+        return bisecting(lambda a: _short(a, to).cast(to.arrow), lambda text: slow(decimal.Decimal(text)), to.arrow)
     if to.is_integer:
         slow_integer = into_integer(to.kind)
         return bisecting(_text_to_integer(to), lambda text: slow_integer(decimal.Decimal(text)), to.arrow)
@@ -141,12 +158,34 @@ def _from_numeric(to: Type) -> Step | str | None:
     return None
 
 
+def _short(array: pa.Array, to: Type) -> pa.Array:
+    """The texts themselves; raises ArrowInvalid where Arrow's reading of them as ``to`` may wrap around.
+
+    It takes any number of digits and multiplies to the scale, both modulo 2**128 or 2**256, so that a number far
+    beyond the type may come out as another one that fits. (A sign or a point counts as a digit here.)
+    """
+    assert to.precision is not None and to.scale is not None
+    most = 38 if to.precision <= 38 else DECIMAL_DIGITS_MAX
+    room = most - max(to.scale, 0)
+    longest = pc.max(pc.binary_length(array)).as_py() or 0
+    if longest > room:
+        points = pc.find_substring(array, ".")
+        whole = pc.if_else(pc.less(points, 0), pc.binary_length(array), points)
+        if longest > most or pc.max(whole).as_py() > room:
+            raise pa.ArrowInvalid("more digits than can be read without wrapping around")
+    return array
+
+
+#: The type by way of which 12.00 is known to be an integer.
+_WHOLE_BY_VALUE = Type("decimal", precision=DECIMAL_DIGITS_MAX, scale=38)
+
+
 def _text_to_integer(to: Type) -> Callable[[pa.Array], pa.Array]:
     def fast(array: pa.Array) -> pa.Array:
         try:
             return array.cast(to.arrow)
         except pa.ArrowInvalid:  # 12.00 is an integer by value
-            return array.cast(pa.decimal256(DECIMAL_DIGITS_MAX, 38)).cast(to.arrow)
+            return _short(array, _WHOLE_BY_VALUE).cast(_WHOLE_BY_VALUE.arrow).cast(to.arrow)
 
     return fast
 
