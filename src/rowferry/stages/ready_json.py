@@ -28,6 +28,8 @@ from rowferry.types import FLOATS, Type
 JSON_KINDS = ("json", "jsonb")
 #: One step of a path: .name, ."any name", [0].
 _STEP = re.compile(r"\.([^.\[\]\"\s]+)|\.\"((?:[^\"\\]|\\.)*)\"|\[(\d+)\]")
+#: What msgspec has in no field's name.
+_NO_FIELD = re.compile(r'["\\\x00-\x1f]')
 #: Exponents beyond this belong to no number that a column holds; as digits they would fill the memory.
 _EXPONENT_MAX = 20_000
 
@@ -61,6 +63,8 @@ class _Node:
         self.indexes: dict[int, _Node] = {}
         self.members: list[tuple[str, _Node]] = []
         self.object: Any = None
+        #: Its decoder gives a dict: names that a struct's field cannot have.
+        self.as_dict = False
         self.array: Any = None
 
     def add(self, path: Path, column: int) -> None:
@@ -76,7 +80,11 @@ class _Node:
     def close(self) -> None:
         """Makes the decoders: of an object only the members that are wanted are looked at."""
         raw = msgspec.Raw | msgspec.UnsetType
-        if self.names:
+        if any(_NO_FIELD.search(name) for name in self.names):
+            self.as_dict = True
+            self.members = list(self.names.items())
+            self.object = msgspec.json.Decoder(dict[str, msgspec.Raw])
+        elif self.names:
             self.members = [(f"m{place}", child) for place, child in enumerate(self.names.values())]
             named = {f"m{place}": name for place, name in enumerate(self.names)}
             fields = [(name, raw, msgspec.UNSET) for name in named]
@@ -93,7 +101,7 @@ class _Node:
         if self.object is not None and document[:1] == b"{":
             found = self.object.decode(document)
             for name, child in self.members:
-                inner = getattr(found, name)
+                inner = found.get(name, msgspec.UNSET) if self.as_dict else getattr(found, name)
                 if inner is not msgspec.UNSET:
                     child.read(bytes(inner), row)
         elif self.array is not None and document[:1] == b"[":
@@ -200,7 +208,7 @@ def _scalar(raw: bytes | None, number: bool) -> str | None:
             text = format(value, "f")
             if "." in text:
                 text = text.rstrip("0").rstrip(".")
-    return text
+    return "0" if number and text == "-0" else text
 
 
 def _python_reader(one: Callable[[bytes], Any], type_: Type, reason: str) -> _Reader:
