@@ -28,6 +28,8 @@ def table_report(
 ) -> TableReport:
     """One table's report from all of its chunks, whoever copied them; ``span``: when this run's
     first chunk of it began and its last one ended (seconds)."""
+    if plan.fed_by is not None:
+        return _further_report(plan, chunks)
     done = [c for c in chunks if c.table == plan.index and c.state == "done"]
     rows_read = sum(c.rows_read for c in done)
     touched: dict[str, int] = {}
@@ -48,6 +50,8 @@ def table_report(
         rows_quarantined=counted("quarantined"),
         rows_sent=digest_of(done, "sent").rows,
         rows_committed=sum(c.rows_committed for c in done),
+        rows_fed=sum(int(fed["sent"]) for c in done for fed in c.counts.get("outputs", {}).values()),
+        staged=plan.transform is not None or plan.dedup is not None,
         bytes=sum(c.bytes for c in done),
         seconds=span[1] - span[0],
         digest_read=digest_of(done, "read"),
@@ -58,6 +62,25 @@ def table_report(
         chunks_taken_over=taken_over,
         retries=retries,
         touched=touched,
+    )
+
+
+def _further_report(plan: TablePlan, chunks: Sequence[ChunkRow]) -> TableReport:
+    """The report of a table that another's chunks feed: a chunk commits all its tables or none of them."""
+    done = [c for c in chunks if c.table == plan.fed_by and c.state == "done"]
+    given = [c.counts["outputs"][str(plan.index)] for c in done if str(plan.index) in c.counts.get("outputs", {})]
+    digest = sum((Digest.parse(fed["digest"]) for fed in given), Digest())
+    return TableReport(
+        source=str(plan.source.name),
+        target=str(plan.target.name),
+        rows_sent=digest.rows,
+        rows_committed=sum(int(fed["sent"]) for fed in given),
+        bytes=sum(int(fed["bytes"]) for fed in given),
+        digest_sent=digest,
+        schema_id=schema_id([c.comparison for c in plan.columns]),
+        rules=rules_of(plan),
+        staged=True,
+        further=True,
     )
 
 

@@ -6,8 +6,10 @@ collected, so that a user sees the whole list at once and not one an attempt.
 
 from __future__ import annotations
 
+import datetime
 import re
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -16,13 +18,13 @@ from rowferry.adapters import registry
 from rowferry.adapters.protocol import Capabilities, Folding, Placed, ReadRequest, Source, Target
 from rowferry.engine import replacing, spelling
 from rowferry.engine.request import Request
+from rowferry.engine.waves import with_waves
 from rowferry.errors import ConfigError
 from rowferry.model import (
     Bound,
     Column,
     ColumnPlan,
     Comparison,
-    ForeignKey,
     Refusal,
     Table,
     TableName,
@@ -31,6 +33,9 @@ from rowferry.model import (
 )
 from rowferry.stages import digest
 from rowferry.types import TEXTS, Type
+
+if TYPE_CHECKING:
+    from rowferry.engine.transforming import Asked
 
 #: Kinds that travel as the engine's own bytes between two columns of one native type: what the
 #: canonical form cannot hold (294276-12-31, intervals beyond 292 years, '[5:6]={7,8}') stays exact.
@@ -101,14 +106,20 @@ def plan_copy(source: Source, target: Target, request: Request) -> Findings:
     findings.blockers += name_problems(named, caps)
     if findings.blockers:
         return findings
+    asked = _asked([name for name, _ in named], request)
     for name, new in named:
         table = source.describe(name, census=True)
         if table is None:
             raise ConfigError("no such table in the source", table=str(name))
+        if name in asked:
+            findings.tables += _plan_passed(len(findings.tables), table, new, asked[name], target, request, findings)
+            continue
         plan = _plan_table(len(findings.tables), table, new, target, request, findings)
         if plan is not None:
             findings.tables.append(plan)
-    findings.tables = _with_waves(findings)
+    if any(p.fed_by is not None for p in findings.tables):
+        findings.blockers += _feeding_problems(findings.tables, caps)
+    findings.tables = with_waves(findings.tables, findings.blockers)
     for table in (p.target for p in findings.tables if p.target.volatile):
         looks = "is read again at the end" if not request.no_verify else "is not read again, as asked for"
         findings.notes.append(
@@ -122,9 +133,112 @@ def plan_copy(source: Source, target: Target, request: Request) -> Findings:
             findings.blockers += [f"table {str(standing.name)!r} in the target: {o}" for o in obstacles]
     if request.mode == "replace":
         findings.tables = replacing.with_attachments(target, findings.tables, findings.blockers, findings.notes)
+    if deduplicated := [p for p in findings.tables if p.dedup is not None]:
+        from rowferry.engine import deduplication
+
+        findings.blockers += [problem for p in deduplicated for problem in deduplication.problems(p, request)]
     creating = [p.load_name or p.target.name for p in findings.tables if not p.exists or p.load_name]
     findings.missing_privileges += target.missing_privileges([p.target for p in findings.tables if p.exists], creating)
     return findings
+
+
+def _asked(names: Sequence[TableName], request: Request) -> dict[TableName, Asked]:
+    """What happens to the rows of tables on their way, of those with which anything does."""
+    if not request.specs and not request.functions:
+        return {}
+    from rowferry.engine import transforming
+
+    return transforming.asked_for(names, request)
+
+
+def read_fields(source: Table, request: Request) -> tuple[list[tuple[str, Type, bool]], dict[str, Refusal]]:
+    """(name, form, nullable) of the columns that a transform may see, and what is in the way of reading one."""
+    fields: list[tuple[str, Type, bool]] = []
+    refusals: dict[str, Refusal] = {}
+    for column in source.columns:
+        policy = request.policy(str(source.name), column.name)
+        if policy == "skip":
+            continue
+        forms = _forms(column, policy)
+        if column.refusal is not None and policy not in column.refusal.policies:
+            refusals[column.name] = msgspec.structs.replace(column.refusal, column=column.name)
+        if not forms:
+            refusals[column.name] = Refusal(column.name, f"{column.native or column.type} has no text form")
+        fields.append((column.name, forms[0] if forms else column.type, column.nullable or policy == "null"))
+    return fields, refusals
+
+
+def _plan_passed(
+    index: int, source: Table, name: TableName, asked: Asked, target: Target, request: Request, findings: Findings
+) -> list[TablePlan]:
+    """Plans a table whose rows are transformed or deduplicated: its own plan, and that of each table it feeds."""
+    from rowferry.engine import transforming
+
+    where = str(source.name)
+    if not asked.transforms:
+        plan = _plan_table(index, source, name, target, request, findings, passed=True)
+        if plan is None:
+            return []
+        called = {c.source: c.target for c in plan.columns}
+        return [msgspec.structs.replace(plan, dedup=transforming.dedup_of(asked, called, where))]
+    fields, refusals = read_fields(source, request)
+    described = transforming.description(asked, fields, request, datetime.datetime.now(datetime.UTC))
+    stage = transforming.stage_of(described, where)
+    if in_the_way := [refusals[column] for column in stage.reads if column in refusals]:
+        for refusal in in_the_way:
+            findings.refuse(source.name, refusal)
+        return []
+    forms = {column: form for column, form, _ in fields}
+    # What a policy says of a column of the source was said where it is read; null and clamp hold on the way out too.
+    after = msgspec.structs.replace(request, policies=tuple(p for p in request.policies if p[1] in ("null", "clamp")))
+    plans: list[TablePlan] = []
+    for number, output in enumerate(stage.outputs):
+        into = name if output.table is None else _in_own_database_of(output.table, target, request)
+        derived = transforming.derive(source, fields, output)
+        plan = _plan_table(index + number, derived, into, target, after, findings, passed=True)
+        if plan is None:
+            return []
+        called = {c.source: c.target for c in plan.columns}
+        plans.append(
+            msgspec.structs.replace(
+                plan,
+                source=source,
+                derived=derived,
+                transform=described,
+                reads=tuple((column, forms[column]) for column in stage.reads),
+                fed_by=index if number else None,
+                output=number,
+                dedup=None if number else transforming.dedup_of(asked, called, where),
+            )
+        )
+    return plans
+
+
+def _in_own_database_of(name: str, target: Target, request: Request) -> TableName:
+    from rowferry.engine import transforming
+
+    caps = registry.capabilities(request.target.engine)
+    parsed = selection.in_default(transforming.table_named(name), request.target.engine)
+    assert parsed is not None
+    return _in_own_database(parsed, target, caps)
+
+
+def _feeding_problems(tables: Sequence[TablePlan], caps: Capabilities) -> list[str]:
+    """What is in the way of tables that are fed from the chunks of another."""
+    problems = name_problems([(p.source.name, p.target.name) for p in tables], caps)
+    for plan in (p for p in tables if p.fed_by is not None):
+        feeder = tables[plan.fed_by or 0]
+        if caps.engine == "files":
+            problems.append(
+                f"table {str(plan.source.name)!r} feeds {str(plan.target.name)!r} beside its own: a folder of files "
+                "cannot take rows of two tables in one piece; copy them with two commands"
+            )
+        if any(key.parent == plan.target.name for key in feeder.target.foreign_keys):
+            problems.append(
+                f"table {str(feeder.target.name)!r} has a foreign key to {str(plan.target.name)!r}, whose rows come "
+                "after its own in each chunk; drop the key and add it again after the copy"
+            )
+    return problems
 
 
 def _own_name(name: TableName, request: Request) -> TableName:
@@ -183,9 +297,19 @@ def _length_problem(name: str, caps: Capabilities) -> list[str]:
 
 
 def _plan_table(
-    index: int, source: Table, name: TableName, target: Target, request: Request, findings: Findings
+    index: int,
+    source: Table,
+    name: TableName,
+    target: Target,
+    request: Request,
+    findings: Findings,
+    *,
+    passed: bool = False,
 ) -> TablePlan | None:
-    """Plans one table; adds to findings what is in the way, and returns None where columns could not be planned."""
+    """Plans one table; adds to findings what is in the way, and returns None where columns could not be planned.
+
+    passed: its rows pass a stage on their way, so that they travel as values and never as an engine's own bytes.
+    """
     existing = target.describe(name)
     mode = request.mode
     build_new = existing is None or mode == "replace"
@@ -206,7 +330,7 @@ def _plan_table(
             "change what arrives; choose --target-triggers fire or disable"
         )
     into = None if build_new else existing
-    columns = _plan_columns(source, into, target, request, findings, WIRE_PREFERRED)
+    columns = _plan_columns(source, into, target, request, findings, frozenset() if passed else WIRE_PREFERRED)
     by_value = [c for c in columns or () if c.form.kind == "wire" and source.column(c.source).type.kind == "numeric"]
     if columns is not None and by_value and not _is_raw(columns, source, request):
         # Read by value, a binary numeric has lost its display scale (1.50 → 1.5); only raw frames keep it.
@@ -224,7 +348,7 @@ def _plan_table(
         where=request.where_for(str(source.name)),
         exists=existing is not None,
         key=key,
-        raw=_is_raw(columns, source, request),
+        raw=not passed and _is_raw(columns, source, request),
     )
     if mode == "replace" and existing is not None:
         if existing.volatile:
@@ -485,51 +609,19 @@ def _is_raw(columns: list[ColumnPlan], source: Table, request: Request) -> bool:
     return True
 
 
-def _with_waves(findings: Findings) -> list[TablePlan]:
-    """Gives existing target tables the waves of their foreign keys; a cycle becomes a blocker that names it."""
-    standing = [p for p in findings.tables if p.exists]
-    waves, stuck = waves_of(standing)
-    if stuck:
-        keys = sorted({k.name for p in stuck for k in _keys_within(p, {s.target.name for s in stuck})})
-        findings.blockers.append(
-            f"foreign keys of the target form a cycle among {', '.join(sorted(str(p.target.name) for p in stuck))} "
-            f"({', '.join(keys)}); drop or disable one and add it again after the copy"
-        )
-    return [msgspec.structs.replace(p, wave=waves.get(p.target.name, 0)) for p in findings.tables]
-
-
-def waves_of(plans: Sequence[TablePlan]) -> tuple[dict[TableName, int], list[TablePlan]]:
-    """The wave of each target table, so that parents come before their children; and the tables that
-    have none, since foreign keys among them (or from one to itself) form a cycle."""
-    names = {p.target.name for p in plans}
-    waves: dict[TableName, int] = {}
-    left = list(plans)
-    while left:
-        ready = [p for p in left if all(k.parent in waves for k in _keys_within(p, names))]
-        if not ready:
-            return waves, left
-        waves |= {p.target.name: max((waves[k.parent] + 1 for k in _keys_within(p, names)), default=0) for p in ready}
-        left = [p for p in left if p.target.name not in waves]
-    return waves, []
-
-
-def _keys_within(plan: TablePlan, tables: set[TableName]) -> list[ForeignKey]:
-    return [k for k in plan.target.foreign_keys if k.parent in tables]
-
-
 def cut(source: Source, table: TablePlan, request: Request) -> list[Bound]:
     """The chunks of a table: of the size that was asked for, or a little smaller where they then divide among the
     workers, so that none of them stands idle while another carries the last one."""
     chunk_bytes = request.chunk_bytes or limits.CHUNK_BYTES
+    rows_min = registry.capabilities(request.target.engine).chunk_rows_min
     if request.max_rows_per_s or request.max_mb_per_s:
         from rowferry.engine import throttle
 
-        chunk_bytes = throttle.chunk_bytes(request, table.source, chunk_bytes)
+        chunk_bytes, rows_min = throttle.chunk_size(request, table.source, chunk_bytes, rows_min)
     chunks = -(-table.source.bytes // chunk_bytes)
     if chunks > request.workers:
         rounds = -(-chunks // request.workers)
         chunk_bytes = -(-table.source.bytes // (rounds * request.workers))
-    rows_min = registry.capabilities(request.target.engine).chunk_rows_min
     return source.split(table.source, table.where, chunk_bytes, rows_min)
 
 
@@ -540,7 +632,7 @@ def try_condition(source: Source, plan: TablePlan, bound: Bound) -> None:
         return
     reader = source.reader()
     try:
-        columns = tuple((c.source, c.form) for c in plan.columns)
+        columns = plan.reads or tuple((c.source, c.form) for c in plan.columns)
         blocks = reader.read(ReadRequest(plan.source, columns, bound, plan.where))
         next(iter(blocks), None)
         close = getattr(blocks, "close", None)

@@ -40,12 +40,14 @@ def preview(request: Request) -> PlanReport:
 
 
 def _planned(source: Source, table: TablePlan, request: Request) -> PlannedTable:
-    bounds = planner.cut(source, table, request)
-    planner.try_condition(source, table, bounds[0])
+    bounds = planner.cut(source, table, request) if table.fed_by is None else []
+    if bounds:
+        planner.try_condition(source, table, bounds[0])
+    shape = table.derived or table.source
     columns = tuple(
         PlannedColumn(
             source=c.source,
-            source_type=table.source.column(c.source).native,
+            source_type=shape.column(c.source).native or str(c.form),
             target=c.target,
             target_type=c.column.native,
             type=str(c.form),

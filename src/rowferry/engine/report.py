@@ -55,6 +55,12 @@ class TableReport(msgspec.Struct, frozen=True):
     rows_deduplicated: int = 0
     rows_quarantined: int = 0
     rows_committed: int = 0
+    #: Rows of this source table that a transform gave to further tables, each of which has a report of its own.
+    rows_fed: int = 0
+    #: The rows passed a transform or a dedup, so that what was read is not what was sent; ``further``: this is one
+    #: of the further tables, whose rows are counted with those of its source table.
+    staged: bool = False
+    further: bool = False
     #: Bytes of Arrow data that were sent.
     bytes: int = 0
     #: Seconds that workers spent on the table's chunks, added up (2 workers at once: 2 s a second).
@@ -89,13 +95,15 @@ class TableReport(msgspec.Struct, frozen=True):
     def unclosed(self) -> str | None:
         """Says where the counts do not close; None if they do.
 
-        read + generated = sent + filtered + deduplicated + quarantined, and sent = committed.
+        read + generated = sent + filtered + deduplicated + quarantined, and sent = committed. What was sent to
+        further tables counts with their source table.
         """
         left = self.rows_read + self.rows_generated
-        right = self.rows_sent + self.rows_filtered + self.rows_deduplicated + self.rows_quarantined
-        if left != right:
+        sent = self.rows_sent + self.rows_fed
+        right = sent + self.rows_filtered + self.rows_deduplicated + self.rows_quarantined
+        if left != right and not self.further:
             return (
-                f"{self.rows_read:,} rows read + {self.rows_generated:,} generated, but {self.rows_sent:,} sent + "
+                f"{self.rows_read:,} rows read + {self.rows_generated:,} generated, but {sent:,} sent + "
                 f"{self.rows_filtered:,} filtered + {self.rows_deduplicated:,} deduplicated + "
                 f"{self.rows_quarantined:,} quarantined"
             )

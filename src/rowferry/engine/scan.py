@@ -41,6 +41,8 @@ class Side:
         self.plan = plan
         table, forms, self._where = side_of(plan, side)
         self.table = table
+        #: What the source's rows pass before they are rows of the plan's columns: (source table, what is read of it).
+        self._passes = (plan.source, plan.reads) if side == "source" and plan.transform is not None else None
         kept = list(range(len(plan.columns)))
         if columns is not None:
             places = {c.target: i for i, c in enumerate(plan.columns)}
@@ -61,7 +63,7 @@ class Side:
         self._stop = stop
         self._readers: list[Reader] = []
         with self._blamed():
-            self._bounds = source.split(table, self._where, limits.CHUNK_BYTES, 0)
+            self._bounds = source.split(plan.source if self._passes else table, self._where, limits.CHUNK_BYTES, 0)
 
     def __enter__(self) -> Side:
         return self
@@ -136,6 +138,9 @@ class Side:
                 bound = todo.popleft()
             except IndexError:
                 return
+            if self._passes is not None:
+                self._read_passed(reader, consumer, bound, errors)
+                continue
             request = ReadRequest(self.table, forms, bound, self._where, limits.BATCH_BYTES)
             for block in reader.read(request):
                 if self._stop is not None and self._stop.is_set():
@@ -143,6 +148,25 @@ class Side:
                 if errors:
                     return
                 consumer(block.batch)
+
+    def _read_passed(self, reader: Reader, consumer: Consumer, bound: Bound, errors: list[BaseException]) -> None:
+        """The same of a table that is transformed: the consumer sees the rows that come out for this table."""
+        from rowferry.engine import transforming
+
+        assert self._passes is not None
+        assert self.plan.transform is not None
+        table, reads = self._passes
+        places = [name for name, _ in self.forms]
+        request = ReadRequest(table, reads, bound, self._where, limits.BATCH_BYTES)
+        with contextlib.closing(transforming.stage_of(self.plan.transform, str(table.name)).worker()) as stage:
+            for block in reader.read(request):
+                if self._stop is not None and self._stop.is_set():
+                    raise StoppedError("stopped on request")
+                if errors:
+                    return
+                for output, batch in stage.apply(block.batch).batches:
+                    if output == self.plan.output and batch.num_rows:
+                        consumer(batch.select(places))
 
     @property
     def threads(self) -> int:
@@ -175,7 +199,7 @@ def reading(target: Target, readers: int) -> Iterator[Source]:
 def side_of(plan: TablePlan, side: str) -> tuple[Table, tuple[tuple[str, Type], ...], str | None]:
     """The table of one side, its (column, form) pairs in the plan's order, and its condition."""
     if side == "source":
-        return plan.source, tuple((c.source, c.form) for c in plan.columns), plan.where
+        return plan.derived or plan.source, tuple((c.source, c.form) for c in plan.columns), plan.where
     return plan.target, tuple((c.target, c.column.type) for c in plan.columns), None
 
 

@@ -137,7 +137,8 @@ def baseline_of(steps: list[StepRow], table: int) -> Digest:
 
 
 def reset_action(plan: Plan, table: TablePlan, target: Target) -> None:
-    """Empties what was loaded of a table that is to be copied whole again."""
+    """Empties what was loaded of a table that is to be copied whole again, and of those that its chunks feed."""
     if plan.mode == "upsert":
         return  # the same keys are merged again
-    target.truncate(table.load_name or table.target.name)
+    for fed in reversed([t for t in plan.tables if table.index in (t.index, t.fed_by)]):
+        target.truncate(fed.load_name or fed.target.name)

@@ -60,6 +60,16 @@ def copy(request: Request, on_event: EventHandler, stop: threading.Event, comman
     request.check()
     opening.check_ends(request)
     job = Copy(request, on_event, stop, command)
+    try:
+        return _until_done(job, on_event, stop)
+    finally:
+        if request.specs or request.functions:
+            from rowferry.engine import transforming
+
+            transforming.release()
+
+
+def _until_done(job: Copy, on_event: EventHandler, stop: threading.Event) -> Report:
     tries = carried = 0
     while True:
         try:
@@ -222,9 +232,17 @@ class Copy:
                 if self._request.job is None and self._job is None and not self._request.join:
                     raise ConfigError("another process has just finished this job")
                 return self._finished_before(job)
-            return self._run(source, target, job, plan_of(job), resumed=True)
+            return self._run(source, target, job, self._plan_of(job), resumed=True)
         finally:
             target.ledger.unlock(key)
+
+    def _plan_of(self, job: JobRow) -> Plan:
+        plan = plan_of(job)
+        if not self._request.functions:
+            return plan
+        from rowferry.engine import transforming
+
+        return msgspec.structs.replace(plan, tables=transforming.bound(plan.tables, self._request))
 
     # --- a new job ---------------------------------------------------------------------------
 
@@ -238,23 +256,28 @@ class Copy:
         chunks: list[ChunkRow] = []
         for table in findings.tables:
             self._check_stop()
+            if table.fed_by is not None:
+                tables.append(_staged_as(table, tables[table.fed_by], job_id))
+                continue
             bounds = planner.cut(source, table, request)
             planner.try_condition(source, table, bounds[0])
-            if request.mode == "upsert" and len(bounds) > 1:
+            deduplicated = _deduplication() if table.dedup is not None else None
+            if request.mode == "upsert" and len(bounds) > 1 and not (deduplicated and deduplicated.makes_unique(table)):
                 unique.require_unique_keys(source, table, request.workers, self._stop)
             if request.mode == "append" and len(bounds) > 1 and any(b.physical for b in bounds):
                 # After a resume under another state of the source they are copied anew, and rows that have been
                 # added already cannot be told from the target's own: they are added at the end, all at once.
-                stage = TableName(table.target.name.schema, f"rowferry_stage_{job_id[-8:]}_{table.index}")
-                table = msgspec.structs.replace(table, load_name=stage, staged=True)
+                table = _under(table, "stage", job_id)
+            elif deduplicated is not None and deduplicated.gathers(table, request.mode):
+                table = _under(table, "stage", job_id)
             elif table.load_name is not None:
-                # A name of this job's own: what an abandoned job left under its name is never added to.
-                table = msgspec.structs.replace(
-                    table, load_name=TableName(table.target.name.schema, f"rowferry_new_{job_id[-8:]}_{table.index}")
-                )
+                table = _under(table, "new", job_id)
             tables.append(table)
             chunks += [ChunkRow(table.index, n, bound, table.wave) for n, bound in enumerate(bounds)]
         plan = Plan(request.source.safe_url, request.target.safe_url, request.mode, tuple(tables), self._options())
+        steps = steps_of(plan)
+        if any(table.dedup is not None for table in tables):
+            steps += _deduplication().winner_steps(source, tables, len(steps), request.workers, self._stop)
         job = JobRow(
             id=job_id,
             name=request.job or job_id,
@@ -268,7 +291,7 @@ class Copy:
         self._check_stop()
         # From here on the job may stand in the ledger, even where the answer to its COMMIT is lost.
         self._job = job
-        target.ledger.create_job(job, steps_of(plan), chunks)
+        target.ledger.create_job(job, steps, chunks)
         passing("job created")
         return job, plan
 
@@ -352,7 +375,9 @@ class Copy:
                 raise LedgerError(f"{len(missing)} chunks are not done, and no worker is left")
             steps.run(before=False)
             report = self._report(source, target, job, plan, chunks, taken)
-            report = self._prove(source, target, job, plan, report, {c.table for c in chunks if self._is_stale(c)})
+            stale = {c.table for c in chunks if self._is_stale(c)}
+            stale |= {t.index for t in plan.tables if t.fed_by in stale}
+            report = self._prove(source, target, job, plan, report, stale)
         except StoppedError as error:
             error.hint = error.hint or self._resume_hint(job)
             error.report = error.report or self._failed(source, target, job, plan, taken, error)
@@ -371,7 +396,7 @@ class Copy:
 
     def _take_over(self, source: Source, target: Target, job: JobRow, plan: Plan) -> None:
         """Prepares a resume: what was split by place under another state of the source is to be copied anew."""
-        for table in plan.tables:
+        for table in (t for t in plan.tables if t.fed_by is None):
             now = source.describe(table.source.name, census=False)
             if now is None or now.fingerprint != table.source.fingerprint:
                 raise SourceError(
@@ -400,7 +425,7 @@ class Copy:
         shared.throttle, shared.breaker = self._throttle, self._breaker
         shared.counts_refused = self._request.max_refused is not None
         watching = self._throttle.watching(source, target, stop) if self._throttle else contextlib.nullcontext()
-        with watching:
+        with watching, self._deduplicating(shared):
             self._let_work(shared, job)
         self.carried = max(self.carried, shared.carried)
         for table, count in shared.retries.items():
@@ -415,6 +440,21 @@ class Copy:
             raise shared.error
         if self._stop.is_set():
             raise StoppedError("stopped on request", hint=self._resume_hint(job))
+
+    @contextlib.contextmanager
+    def _deduplicating(self, shared: Shared) -> Iterator[None]:
+        """Knows what the chunks that are done have claimed, where rows are deduplicated."""
+        if all(table.dedup is None for table in shared.plan.tables):
+            yield
+            return
+        ledger, deduplication = shared.target.ledger, _deduplication()
+        shared.dedups = deduplication.open_dedups(
+            shared.target, shared.plan, ledger.chunks(shared.job), ledger.steps(shared.job), self._stop
+        )
+        try:
+            yield
+        finally:
+            deduplication.close(shared.dedups)
 
     def _let_work(self, shared: Shared, job: JobRow) -> None:
         """Starts the workers and waits for them."""
@@ -449,7 +489,7 @@ class Copy:
             job = self._find(target)
         if job.state == "finished":
             return self._finished_before(job)
-        plan = plan_of(job)
+        plan = self._plan_of(job)
         self._job = job
         self._guarantee = source.open_snapshot(self._request.workers, adopt=_snapshot_of(job.token))
         self._token = _token_of(source)
@@ -483,7 +523,7 @@ class Copy:
 
     def _started_event(self, job: JobRow, plan: Plan, chunks: list[ChunkRow], resumed: bool) -> JobStarted:
         totals = []
-        for table in plan.tables:
+        for table in (t for t in plan.tables if t.fed_by is None):
             mine = [c for c in chunks if c.table == table.index]
             done = [c for c in mine if c.state == "done"]
             totals.append(
@@ -556,7 +596,7 @@ class Copy:
         steps = target.ledger.steps(job.id)
         notes = list(report.notes)
         for counted in report.tables:
-            problem = counted.unclosed() or outcome.digest_problem(counted)
+            problem = counted.unclosed() or (None if counted.staged else outcome.digest_problem(counted))
             if problem:
                 problems.append(f"table {counted.source!r}: {problem}")
         if isinstance(target, Orphaning):
@@ -595,6 +635,20 @@ class Copy:
         )
 
 
+def _under(table: TablePlan, what: str, job_id: str) -> TablePlan:
+    """The plan of a table that is loaded under another name: one of this job's own, since what an abandoned job left
+    under its name is never added to."""
+    name = TableName(table.target.name.schema, f"rowferry_{what}_{job_id[-8:]}_{table.index}")
+    return msgspec.structs.replace(table, load_name=name, staged=what == "stage")
+
+
+def _staged_as(table: TablePlan, feeder: TablePlan, job_id: str) -> TablePlan:
+    """The plan of a table that is fed from another's chunks: it is redone whole whenever that one is."""
+    if feeder.staged:
+        return _under(table, "stage", job_id)
+    return table if table.load_name is None else _under(table, "new", job_id)
+
+
 def _token_of(source: Source) -> str:
     """Names the state of the source that the readers see, once their snapshot is open.
 
@@ -609,3 +663,10 @@ def _token_of(source: Source) -> str:
 
 def _snapshot_of(token: str | None) -> str | None:
     return token.removeprefix("snapshot:") if token and token.startswith("snapshot:") else None
+
+
+def _deduplication() -> Any:
+    """Loaded only where rows are deduplicated."""
+    from rowferry.engine import deduplication
+
+    return deduplication

@@ -60,6 +60,9 @@ def conversion_of(column: ColumnPlan, table: str) -> convert.Conversion:
 class Transfer:
     """Counts, digests and converts the blocks of one chunk as they pass."""
 
+    #: Tables that get rows out of the same chunk (``staged.Branch``).
+    branches: tuple[Any, ...] = ()
+
     def __init__(self, way: TableWay, stop: threading.Event) -> None:
         self._way = way
         self._stop = stop
@@ -85,6 +88,13 @@ class Transfer:
     @property
     def digest_sent(self) -> Digest:
         return self._sent.digest
+
+    def counts(self) -> dict[str, Any]:
+        """What became of rows that were read and not sent: nothing, in a plain copy."""
+        return {}
+
+    def end(self, *, committed: bool) -> None:
+        """The chunk is committed, or is given back."""
 
     def through(self, blocks: Iterable[Block]) -> Iterator[Block]:
         """Yields the blocks that the writer takes."""

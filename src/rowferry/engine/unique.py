@@ -24,7 +24,8 @@ KEYS_HELD = 1_000_000
 def is_unique_by_itself(plan: TablePlan) -> bool:
     """Whether a key of the source already keeps the upsert's key unique."""
     names = {c.source: c.target for c in plan.columns}
-    keys = (plan.source.primary_key, *plan.source.unique_keys)
+    shape = plan.derived or plan.source
+    keys = (shape.primary_key, *shape.unique_keys)
     return any(key and {names.get(n) for n in key} <= set(plan.key) for key in keys)
 
 

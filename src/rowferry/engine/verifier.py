@@ -20,7 +20,6 @@ from rowferry import limits
 from rowferry.adapters.protocol import Source, Target
 from rowferry.engine import opening, outcome, pairing
 from rowferry.engine.pairing import Pairs, Unlike, pair
-from rowferry.engine.planner import waves_of
 from rowferry.engine.progress import (
     EventHandler,
     JobFinished,
@@ -39,6 +38,7 @@ from rowferry.engine.request import Request
 from rowferry.engine.scan import Consumer, Side, blamed_on_target, key_is_read
 from rowferry.engine.stopping import Cutter
 from rowferry.engine.verify import TableDifference, verify_tables
+from rowferry.engine.waves import waves_of
 from rowferry.engine.worker import retry_wait_s
 from rowferry.errors import ConfigError, RefusedError, RowferryError, StoppedError
 from rowferry.model import Table, TablePlan

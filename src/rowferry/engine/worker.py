@@ -6,7 +6,7 @@ import random
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -29,7 +29,9 @@ from rowferry.model import ChunkRow, Plan, TablePlan
 
 if TYPE_CHECKING:
     from rowferry.engine.breaker import Breaker
+    from rowferry.engine.staged import StagedTransfer
     from rowferry.engine.throttle import Throttle
+    from rowferry.stages.flow import StageWorker
 
 
 class Shared(msgspec.Struct):
@@ -59,6 +61,8 @@ class Shared(msgspec.Struct):
     throttle: Throttle | None = None
     breaker: Callable[[], Breaker] | None = None
     counts_refused: bool = False
+    #: Of tables of which one of several like rows is kept: what has been claimed, by the table's index.
+    dedups: dict[int, Any] = msgspec.field(default_factory=dict)
 
     def widen(self, table: int, began: float) -> None:
         with self.lock:
@@ -94,6 +98,15 @@ def retry_wait_s(tries: int) -> float:
     )
 
 
+def _require_all(sent: int, accepted: int, fed: TablePlan | None = None) -> None:
+    if accepted != sent:
+        to = f" to {str(fed.target.name)!r}" if fed is not None else ""
+        raise LedgerError(
+            f"{sent:,} rows were sent{to} and the target accepted {accepted:,}; rolled back",
+            hint="look for triggers, rules or rewrites on the target table",
+        )
+
+
 class Worker(threading.Thread):
     """Takes chunks until the ledger has none left that is not done."""
 
@@ -110,6 +123,8 @@ class Worker(threading.Thread):
         self._failures = 0
         self._carried_before = 0
         self._ways: dict[int, TableWay] = {}
+        #: Of tables that are transformed: what this thread does it with.
+        self._stages: dict[int, StageWorker] = {}
 
     def run(self) -> None:
         try:
@@ -118,6 +133,7 @@ class Worker(threading.Thread):
         except BaseException as error:  # noqa: BLE001 - the supervisor raises it in the caller's thread
             self._shared.fail(error)
         finally:
+            self._close_stages()
             self._drop()
 
     def _drop(self) -> None:
@@ -227,37 +243,78 @@ class Worker(threading.Thread):
                 "the table was altered or dropped while the job ran",
                 hint="finish with the old shape, or start a new job (--job) for the new one",
             )
-        way = self._ways.setdefault(plan.index, TableWay(plan))
-        transfer = Transfer(way, shared.stop)
+        if plan.transform is None and plan.dedup is None:
+            self._load(plan, chunk, Transfer(self._way(plan), shared.stop), began)
+            return
+        staged = self._staged(plan, chunk)
+        try:
+            self._load(plan, chunk, staged, began)
+        except BaseException:
+            staged.end(committed=False)
+            self._close_stages()
+            raise
+
+    def _way(self, plan: TablePlan) -> TableWay:
+        way = self._ways.get(plan.index)
+        if way is None:
+            way = self._ways[plan.index] = TableWay(plan)
+        return way
+
+    def _staged(self, plan: TablePlan, chunk: ChunkRow) -> StagedTransfer:
+        """What carries a chunk's rows through their stage, which is opened once for each thread."""
+        from rowferry.engine import transforming
+        from rowferry.engine.staged import Branch, StagedTransfer
+
+        shared = self._shared
+        if plan.transform is not None and plan.index not in self._stages:
+            stage = transforming.stage_of(plan.transform, str(plan.source.name))
+            self._stages[plan.index] = stage.worker()
+        branches = [Branch(self._way(fed)) for fed in shared.plan.tables if fed.fed_by == plan.index]
+        dedup = shared.dedups[plan.index].begin(chunk.number) if plan.dedup is not None else None
+        return StagedTransfer(self._way(plan), shared.stop, self._stages.get(plan.index), dedup, branches)
+
+    def _close_stages(self) -> None:
+        stages, self._stages = self._stages, {}
+        for stage in stages.values():
+            stage.close()
+
+    def _write_request(self, plan: TablePlan, chunk: ChunkRow) -> WriteRequest:
+        mode = self._shared.plan.mode
+        return WriteRequest(
+            table=plan.target,
+            name=plan.load_name or plan.target.name,
+            columns=plan.columns,
+            mode="upsert" if mode == "upsert" else "append",
+            key=plan.key if mode == "upsert" else (),
+            raw=plan.raw,
+            job=self._shared.job,
+            table_index=plan.index,
+            chunk=chunk.number,
+        )
+
+    def _load(self, plan: TablePlan, chunk: ChunkRow, transfer: Transfer, began: float) -> None:
+        """One chunk from its read to its COMMIT."""
+        assert self._reader is not None
+        assert self._writer is not None
+        shared, name = self._shared, str(plan.source.name)
         read = ReadRequest(
             table=plan.source,
-            columns=tuple((c.source, c.form) for c in plan.columns),
+            columns=plan.reads or tuple((c.source, c.form) for c in plan.columns),
             bound=chunk.bound,
             where=plan.where,
             batch_bytes=limits.BATCH_BYTES if shared.throttle is None else shared.throttle.batch_bytes(plan.source),
             intake=transfer.intake,
         )
-        write = WriteRequest(
-            table=plan.target,
-            name=plan.load_name or plan.target.name,
-            columns=plan.columns,
-            mode="upsert" if shared.plan.mode == "upsert" else "append",
-            key=plan.key if shared.plan.mode == "upsert" else (),
-            raw=plan.raw,
-            job=shared.job,
-            table_index=plan.index,
-            chunk=chunk.number,
-        )
         cut = self._reader.cut if isinstance(self._reader, Cuttable) else None
         with Prefetch(self._reader.read(read), limits.QUEUE_BYTES, cut) as ahead:
             blocks = ahead if shared.throttle is None else shared.throttle.paced(ahead, chunk)
-            accepted = self._writer.write(write, transfer.through(blocks))
+            accepted = self._writer.write(self._write_request(plan, chunk), transfer.through(blocks))
+        _require_all(transfer.rows_sent, accepted)
+        for branch in transfer.branches:
+            if branch.rows_sent:
+                accepted_there = self._writer.write(self._write_request(branch.plan, chunk), branch.blocks())
+                _require_all(branch.rows_sent, accepted_there, branch.plan)
         passing("loaded")
-        if accepted != transfer.rows_sent:
-            raise LedgerError(
-                f"{transfer.rows_sent:,} rows were sent and the target accepted {accepted:,}; rolled back",
-                hint="look for triggers, rules or rewrites on the target table",
-            )
         done = msgspec.structs.replace(
             chunk,
             state="done",
@@ -269,10 +326,12 @@ class Worker(threading.Thread):
             touched=transfer.touched,
             snapshot=shared.snapshot,
             seconds=time.monotonic() - began,
+            counts=transfer.counts(),
         )
         self._writer.finish(shared.job, done)
         passing("marked")
         self._commit(done)
+        transfer.end(committed=True)
         passing("committed")
         shared.widen(plan.index, began)
         if shared.counts_refused and shared.breaker is not None:

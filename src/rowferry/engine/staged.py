@@ -1,0 +1,199 @@
+"""One chunk's rows where they pass a transform or a dedup on their way: counted, digested, and parted by output."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from rowferry import limits
+from rowferry.adapters.protocol import Block
+from rowferry.engine.transfer import TableWay, Transfer
+from rowferry.errors import DataError, StoppedError
+from rowferry.model import Digest, TablePlan
+from rowferry.stages.digest import Digester, compare
+from rowferry.stages.flow import Refused, StageWorker
+
+
+class Spool:
+    """Batches of one schema that are put aside and given back in their order: in memory while they are few, then in
+    a temporary file, which is gone when it is closed (or the process ends)."""
+
+    def __init__(self, schema: pa.Schema, bytes_max: int = limits.SPOOL_BYTES) -> None:
+        self._schema = schema
+        self._bytes_max = bytes_max
+        self._held: list[pa.RecordBatch] = []
+        self._held_bytes = 0
+        self._file: Any = None
+        self._writer: Any = None
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        """Raises OSError where the disk is full."""
+        if self._writer is None and self._held_bytes + batch.nbytes <= self._bytes_max:
+            self._held.append(batch)
+            self._held_bytes += batch.nbytes
+            return
+        if self._writer is None:
+            self._file = tempfile.TemporaryFile(prefix="rowferry-spool-")  # noqa: SIM115 - closed by close()
+            self._writer = pa.ipc.new_stream(self._file, self._schema)
+            for held in self._held:
+                self._writer.write_batch(held)
+            self._held, self._held_bytes = [], 0
+        self._writer.write_batch(batch)
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """All that was added; nothing can be added after."""
+        if self._writer is None:
+            yield from self._held
+            return
+        self._writer.close()
+        self._file.flush()
+        self._file.seek(0, os.SEEK_SET)
+        with pa.ipc.open_stream(self._file) as reader:
+            yield from reader
+
+    def close(self) -> None:
+        self._held = []
+        if self._file is not None:
+            self._file.close()
+
+
+class Branch:
+    """A further output of a transform: another table's rows out of the same chunk, written after the chunk's own."""
+
+    def __init__(self, way: TableWay) -> None:
+        self.way = way
+        self.plan = way.plan
+        self._digester = Digester(way.comparisons, "target")
+        self._spool = Spool(way.schema)
+        self.rows_sent = 0
+        self.bytes = 0
+
+    @property
+    def digest(self) -> Digest:
+        return self._digester.digest
+
+    def add(self, batch: pa.RecordBatch, touched: dict[str, int]) -> None:
+        try:
+            batch = self.way.convert(batch, touched)
+        except DataError as error:
+            error.message += f" (of the rows for {str(self.plan.target.name)!r})"
+            raise
+        self._digester.add(batch)
+        self.rows_sent += batch.num_rows
+        self.bytes += batch.nbytes
+        self._spool.add(batch)
+
+    def blocks(self) -> Iterator[Block]:
+        for batch in self._spool.batches():
+            yield Block(batch)
+
+    def counts(self) -> dict[str, Any]:
+        """What the ledger keeps of it: ``ChunkRow.counts["outputs"][index]``."""
+        return {"sent": self.rows_sent, "digest": str(self.digest), "bytes": self.bytes}
+
+    def close(self) -> None:
+        self._spool.close()
+
+
+class StagedTransfer(Transfer):
+    """A Transfer whose rows pass ``stage`` first (None: a dedup alone), and ``dedup`` when they are converted.
+
+    read is the digest of what the source gave, sent that of what leaves here.
+    """
+
+    def __init__(
+        self,
+        way: TableWay,
+        stop: threading.Event,
+        stage: StageWorker | None,
+        dedup: Any = None,
+        branches: Sequence[Branch] = (),
+    ) -> None:
+        super().__init__(way, stop)
+        self._stage = stage
+        self._dedup = dedup
+        self.branches: tuple[Branch, ...] = tuple(branches)
+        self._outputs = {branch.plan.output: branch for branch in branches}
+        if stage is not None:
+            self._read = Digester(read_comparisons(way.plan), "source")
+        self._sent = Digester(way.comparisons, "target")
+        self._changed: dict[str, int] = {"filtered": 0, "generated": 0}
+        #: Rows that the transform set aside.
+        self.refused: list[Refused] = []
+
+    def through(self, blocks: Iterable[Block]) -> Iterator[Block]:
+        for block in blocks:
+            if self._stop.is_set():
+                raise StoppedError("stopped")
+            self.rows_read += block.batch.num_rows
+            self._count_touched(block.touched or {})
+            self._read.add(block.batch)
+            for batch in self._passed(block.batch):
+                if batch.num_rows:
+                    yield self._given(batch)
+
+    def _passed(self, batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+        """The table's own rows that come of a batch; those of other tables go to their branches."""
+        if self._stage is None:
+            yield batch
+            return
+        passed = self._stage.apply(batch)
+        self._changed["filtered"] += passed.filtered
+        self._changed["generated"] += passed.generated
+        self._count_touched(passed.touched)
+        self.refused += passed.refused
+        for output, rows in passed.batches:
+            if output == 0:
+                yield rows
+            elif rows.num_rows:
+                self._outputs[output].add(rows, self.touched)
+
+    def _given(self, batch: pa.RecordBatch) -> Block:
+        batch = self._way.convert(batch, self.touched)
+        if self._dedup is not None:
+            batch = self._dedup.filter(batch)
+        self._sent.add(batch)
+        self.rows_sent += batch.num_rows
+        self.bytes += batch.nbytes
+        return Block(batch)
+
+    def _count_touched(self, touched: dict[str, int]) -> None:
+        for column, count in touched.items():
+            self.touched[column] = self.touched.get(column, 0) + count
+
+    def end(self, *, committed: bool) -> None:
+        """Lets go of what the chunk held; what it claimed in the dedup stays its own only where it was committed."""
+        for branch in self.branches:
+            branch.close()
+        if self._dedup is not None:
+            if committed:
+                self._dedup.commit()
+            else:
+                self._dedup.rollback()
+
+    def counts(self) -> dict[str, Any]:
+        """What became of rows that were not sent: ``ChunkRow.counts``."""
+        out: dict[str, Any] = {what: count for what, count in self._changed.items() if count}
+        if self._dedup is not None and self._dedup.dropped:
+            out["deduplicated"] = self._dedup.dropped
+        if self.refused:
+            out["quarantined"] = len(self.refused)
+        if self.branches:
+            out["outputs"] = {str(branch.plan.index): branch.counts() for branch in self.branches}
+        return out
+
+
+def read_comparisons(plan: TablePlan) -> list[Any]:
+    """How the source's own columns are digested, before any transform: each as what it is."""
+    out = []
+    for name, form in plan.reads:
+        comparison = compare(form, form, source_engine="", target_engine="")
+        if comparison is None:
+            raise AssertionError(f"column {name!r}: {form} cannot be digested")
+        out.append(comparison)
+    return out

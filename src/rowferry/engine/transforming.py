@@ -1,0 +1,243 @@
+"""A table that is transformed on its way: which spec is meant for it, its stage, and the table that comes out.
+
+To the rest of the engine the table that comes out of a transform is a source table like any other
+(``TablePlan.derived``): it is planned against the target, paired with it and compared with it. Only where rows
+are read (``worker``, ``scan``) do they pass the stage first.
+"""
+
+from __future__ import annotations
+
+import datetime
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+
+from rowferry import selection
+from rowferry.engine.request import Request, name_of
+from rowferry.errors import ConfigError
+from rowferry.model import Column, Table, TableName, TablePlan
+from rowferry.stages import flow, spec
+from rowferry.types import Type, dump, load
+
+#: (name, the form that it is read in, nullable) of a source column.
+Field = tuple[str, Type, bool]
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """What is asked for one table, by the pattern that names it."""
+
+    pattern: str
+    spec: spec.TableSpec
+    function: Callable[..., Any] | None = None
+
+    @property
+    def transforms(self) -> bool:
+        return self.function is not None or self.spec.transforms
+
+
+def asked_for(names: Sequence[TableName], request: Request) -> dict[TableName, Asked]:
+    """What is asked for each of the chosen tables, of those for which anything is.
+
+    A name as it stands wins over a glob. Raises ConfigError for a pattern that means none of the tables, and for
+    two globs that mean the same one.
+    """
+    specs = _matched(names, request, request.specs, "the config's [table.{!r}]")
+    functions = _matched(names, request, request.functions, "transform[{!r}]")
+    found: dict[TableName, Asked] = {}
+    for name in names:
+        if name not in specs and name not in functions:
+            continue
+        pattern, plain = specs.get(name, ("", {}))
+        found[name] = Asked(pattern, spec.load(plain), functions[name][1] if name in functions else None)
+    return found
+
+
+def _matched(
+    names: Sequence[TableName], request: Request, given: Sequence[tuple[str, Any]], said: str
+) -> dict[TableName, tuple[str, Any]]:
+    default = selection.DEFAULT_SCHEMAS.get(request.source.engine)
+    defaults = (default,) if default else ()
+    out: dict[TableName, tuple[bool, str, Any]] = {}
+    for pattern, what in given:
+        selector = selection.parse(pattern)
+        if selector.new_name is not None:
+            raise ConfigError(
+                f"{said.format(pattern)} gives a new name", hint='tables = ["NAME:NEWNAME"] (--table) renames a table'
+            )
+        matched = [name for name in names if selector.matches(name, defaults)]
+        if not matched:
+            raise ConfigError(f"{said.format(pattern)} means none of the tables", hint=_tables(names))
+        for name in matched:
+            before = out.get(name)
+            if before is not None and before[0] == selector.is_glob:
+                raise ConfigError(
+                    f"{said.format(before[1])} and {said.format(pattern)} both mean it",
+                    table=str(name),
+                    hint="name it in full in one of them, which then holds alone",
+                )
+            if before is None or before[0]:
+                out[name] = (selector.is_glob, pattern, what)
+    return {name: (pattern, what) for name, (_, pattern, what) in out.items()}
+
+
+def _tables(names: Sequence[TableName]) -> str:
+    shown = ", ".join(repr(str(n)) for n in names[:5])
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return f"the tables are {shown}{more}" if names else "there are no tables"
+
+
+# --- the stage -------------------------------------------------------------------------------
+
+#: Opened stages, by what they were opened from: a look-up table is held once, whoever reads through it. And the
+#: functions that were given as objects, by the token that stands for them in a plan. Both end with their run.
+_stages: dict[bytes, flow.Stage] = {}
+_functions: dict[str, Callable[..., Any]] = {}
+_lock = threading.Lock()
+
+
+def description(asked: Asked, fields: Sequence[Field], request: Request, started: datetime.datetime) -> dict[str, Any]:
+    """All that makes a table's stage, as plain JSON: ``TablePlan.transform``."""
+    return {
+        "spec": msgspec.to_builtins(msgspec.structs.replace(asked.spec, dedup=None)),
+        "fields": dump([list(field) for field in fields]),
+        "started": started.isoformat(),
+        "folder": request.folder,
+        "function": None if asked.function is None else _token_of(asked.function),
+    }
+
+
+def _token_of(function: Callable[..., Any]) -> str:
+    token = f"{name_of(function)}#{id(function)}"
+    _functions[token] = function
+    return token
+
+
+def stage_of(described: dict[str, Any], table: str) -> flow.Stage:
+    """The stage of a ``TablePlan.transform``. Raises ConfigError for what it cannot be made of."""
+    key = msgspec.json.encode([described, table])
+    with _lock:
+        if key not in _stages:
+            from rowferry.stages import transform
+
+            function = None
+            if described["function"] is not None:
+                function = _functions.get(described["function"])
+                if function is None:
+                    named = described["function"].partition("#")[0]
+                    raise ConfigError(
+                        f"the function {named} was given as an object, which no ledger holds",
+                        table=table,
+                        hint="make the same call of rowferry.copy again",
+                    )
+            _stages[key] = transform.open(
+                spec.load(described["spec"]),
+                [(name, load(form, Type), nullable) for name, form, nullable in described["fields"]],
+                table=table,
+                started=datetime.datetime.fromisoformat(described["started"]),
+                folder=described["folder"],
+                function=function,
+            )
+        return _stages[key]
+
+
+def bound(plans: Sequence[TablePlan], request: Request) -> tuple[TablePlan, ...]:
+    """Plans out of a ledger, with the functions of this call in the place of those that had been given then."""
+    if not any(plan.transform is not None and plan.transform["function"] is not None for plan in plans):
+        return tuple(plans)
+    asked = asked_for(list(dict.fromkeys(plan.source.name for plan in plans)), request)
+    out = []
+    for plan in plans:
+        function = asked[plan.source.name].function if plan.source.name in asked else None
+        if plan.transform is not None and plan.transform["function"] is not None and function is not None:
+            plan = msgspec.structs.replace(plan, transform={**plan.transform, "function": _token_of(function)})
+        out.append(plan)
+    return tuple(out)
+
+
+def release() -> None:
+    """Lets go of what stages hold, at the end of a run; whoever is at work with one has it still."""
+    with _lock:
+        _stages.clear()
+    _functions.clear()
+
+
+# --- what comes out --------------------------------------------------------------------------
+
+
+def derive(source: Table, fields: Sequence[Field], output: flow.Output) -> Table:
+    """The table that a transform makes of ``source``: keys and native types carry over with the columns whose
+    values do."""
+    forms = {name: form for name, form, _ in fields}
+    columns = []
+    for made in output.columns:
+        if made.origin is None:
+            columns.append(Column(made.name, made.type, made.nullable, forms=(made.type,)))
+            continue
+        origin = source.column(made.origin)
+        same = made.type == forms[made.origin]
+        columns.append(
+            Column(
+                made.name,
+                made.type,
+                made.nullable,
+                # In another form than its own (a text in the place of a date) it is not of that native type any more.
+                native=origin.native if same and made.type == origin.type else "",
+                forms=(made.type,),
+                default=origin.default if same else None,
+                identity=origin.identity if same else None,
+                collation=origin.collation if same else None,
+            )
+        )
+    called: dict[str, str] = {}
+    for made in output.columns:
+        if made.origin is not None:
+            called.setdefault(made.origin, made.name)
+
+    def key(names: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(called[n] for n in names) if names and all(n in called for n in names) else ()
+
+    whole = output.table is None
+    return Table(
+        name=source.name,
+        columns=tuple(columns),
+        primary_key=key(source.primary_key) if whole else (),
+        unique_keys=tuple(k for k in map(key, source.unique_keys) if k) if whole else (),
+        rows=source.rows,
+        bytes=source.bytes,
+        kind=source.kind,
+        user_types=source.user_types,
+    )
+
+
+def table_named(text: str) -> TableName:
+    """The target table that a function feeds: ``table`` or ``schema.table``."""
+    selector = selection.parse(text)
+    if selector.is_glob or selector.new_name is not None:
+        raise ConfigError(f"a function feeds {text!r}, which is no table's name")
+    return TableName(None if selector.schema is None else selector.schema.text, selector.name.text)
+
+
+def dedup_of(asked: Asked, called: dict[str, str], table: str) -> dict[str, Any] | None:
+    """``TablePlan.dedup``: the dedup under the target's names. called: name after the transform → in the target.
+
+    Raises ConfigError for a column that is not there.
+    """
+    if asked.spec.dedup is None:
+        return None
+    way, _, column = asked.spec.dedup.keep.partition(" by ")
+    for name in (*asked.spec.dedup.by, *([column] if column else [])):
+        if name not in called:
+            raise ConfigError(
+                f"[table.{asked.pattern!r}] dedup: there is no column {name!r} after the transform",
+                table=table,
+                hint=f"the columns are {', '.join(called)}",
+            )
+    mapped = msgspec.structs.replace(
+        asked.spec.dedup,
+        by=tuple(called[name] for name in asked.spec.dedup.by),
+        keep=f"{way} by {called[column]}" if column else asked.spec.dedup.keep,
+    )
+    plain: dict[str, Any] = msgspec.to_builtins(mapped)
+    return plain
