@@ -36,6 +36,8 @@ MEMORY_BYTES_MIN = 1 << 20
 KEYS_MAX = 1 << 31
 #: Owners are from 1 to this.
 OWNER_MAX = 0xFFFFFFFF
+#: Earlier owners of one call: each costs a comparison where a key is held by somebody.
+EARLIER_MAX = 100_000
 #: Keys ahead for which memory is fetched while one is looked up.
 cdef int AHEAD = 12
 
@@ -297,19 +299,26 @@ cdef class KeySet:
         After an error some keys may have been claimed.
         """
         cdef Job job
-        cdef uint32_t few[64]
+        cdef uint32_t* owners = NULL
         cdef int i
         memset(&job, 0, sizeof(job))
         if not 1 <= owner <= OWNER_MAX or any(not 1 <= e <= OWNER_MAX for e in earlier):
             raise ValueError(f"owners are from 1 to {OWNER_MAX}")
-        if len(earlier) > 64:
+        if len(earlier) > EARLIER_MAX:
             raise ValueError(f"{len(earlier)} earlier owners")
-        for i, e in enumerate(earlier):
-            few[i] = e
         job.owner = owner
-        job.earlier = few
         job.earlier_count = len(earlier)
-        return self._ask(keys, &job)
+        try:
+            if job.earlier_count:
+                owners = <uint32_t*> malloc(job.earlier_count * sizeof(uint32_t))
+                if owners == NULL:
+                    raise MemoryError
+                for i, e in enumerate(earlier):
+                    owners[i] = e
+                job.earlier = owners
+            return self._ask(keys, &job)
+        finally:
+            free(owners)
 
     def contains(self, const uint8_t[::1] keys not None):
         """Of n keys (16 n bytes): (an Arrow bitmap of those that are in the set, their number). Raises as claim."""

@@ -5,6 +5,7 @@ from typing_extensions import Buffer as BufferLike
 MEMORY_BYTES_MIN: int
 KEYS_MAX: int
 OWNER_MAX: int
+EARLIER_MAX: int
 
 class KeySet:
     def __init__(self, memory_bytes: int, folder: str) -> None: ...

@@ -1,0 +1,165 @@
+"""Where a table's dedup meets its job: what the plan refuses, where its rows are loaded, and what is known again
+when the job is taken up.
+
+What finished chunks have claimed is read back from the target, where it is exact by itself: a chunk's rows are
+there if and only if the chunk is done. Nothing has to be written beside them that could contradict them.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+
+import msgspec
+import pyarrow as pa
+
+from rowferry import limits
+from rowferry.adapters.protocol import Source, Target
+from rowferry.engine import winners
+from rowferry.engine.request import Request
+from rowferry.engine.scan import Consumer, Side, reading
+from rowferry.errors import ConfigError, RowferryError
+from rowferry.model import ChunkRow, Plan, StepRow, Table, TableName, TablePlan
+from rowferry.stages.dedup import TableDedup, way_of
+from rowferry.stages.spec import Dedup
+
+
+def dedup_of(plan: TablePlan) -> Dedup:
+    return msgspec.convert(plan.dedup, Dedup)
+
+
+def problems(plan: TablePlan, request: Request) -> list[str]:
+    """What is in the way of a table's dedup, in plain words."""
+    if plan.dedup is None:
+        return []
+    dedup, name = dedup_of(plan), f"table {str(plan.source.name)!r}: dedup"
+    try:
+        way, column = way_of(dedup)
+    except ConfigError as error:
+        return [f"{name}: {error}"]
+    out = []
+    if request.join:
+        out.append(
+            f"{name}: with --join another process would drop rows whose keys this one has claimed, which neither "
+            "knows of the other; leave out --join, and give this one more --workers"
+        )
+    if len(set(dedup.by)) != len(dedup.by):
+        out.append(f"{name}: a column comes twice in by = [{', '.join(dedup.by)}]")
+    if dedup.against_target and (way != "any" or request.mode != "append"):
+        out.append(f'{name}: against_target goes with keep = "any" and --mode append')
+    if request.mode == "upsert" and way == "any":
+        out.append(
+            f"{name}: after a resume it could not be told which of the target's rows an upsert has written, so that "
+            'another row of the same key could win; choose keep = "last by COLUMN" (or "first by COLUMN")'
+        )
+    if column is not None:
+        planned = next(c for c in plan.columns if c.target == column)
+        if (why := winners.unordered(planned.form)) is not None:
+            out.append(f"{name}, column {column!r}: {why}")
+    return out + [f"{name}, {why}" for why in _loose(plan, dedup)]
+
+
+def _loose(plan: TablePlan, dedup: Dedup) -> list[str]:
+    """Key columns by which the target could take two keys for one."""
+    by = dedup.by or tuple(c.target for c in plan.columns)
+    keyed = {name for key in (plan.target.primary_key, *plan.target.unique_keys) for name in key}
+    out = []
+    for name in by:
+        column = plan.target.column(name)
+        if name in keyed and (column.collation is not None or column.type.kind == "opaque"):
+            how = f"by {column.collation}" if column.collation is not None else f"as {column.native}"
+            out.append(
+                f"column {name!r}: the target's key compares it {how}, so that two keys could be one there; bring it "
+                f'to one spelling (set = {{ {name} = "lower({name})" }}) into a column that is compared by its bytes'
+            )
+    return out
+
+
+def gathers(plan: TablePlan, mode: str) -> bool:
+    """Whether rows are to be added to the target's all at once, at the end: beside the target's own rows a resume
+    could not tell what its finished chunks have claimed."""
+    return plan.dedup is not None and mode == "append" and plan.exists and not dedup_of(plan).against_target
+
+
+def is_ranked(plan: TablePlan) -> bool:
+    """Whether it is looked for winners before the copy."""
+    return plan.dedup is not None and way_of(dedup_of(plan))[0] != "any"
+
+
+def makes_unique(plan: TablePlan) -> bool:
+    """Whether what is sent has each key of an upsert once, whatever the source has."""
+    if plan.dedup is None:
+        return False
+    by = dedup_of(plan).by
+    return bool(by) and set(by) <= set(plan.key)
+
+
+def winner_steps(
+    source: Source, tables: Sequence[TablePlan], first_number: int, workers: int, stop: threading.Event
+) -> list[StepRow]:
+    """The first pass over all tables that need one."""
+    found = {}
+    for plan in tables:
+        if is_ranked(plan):
+            try:
+                found[plan.index] = winners.find(source, plan, workers, stop)
+            except RowferryError as error:
+                raise error.at(table=str(plan.source.name))  # noqa: B904 - the same error
+    return winners.steps_of(found, first_number)
+
+
+def open_dedups(
+    target: Target,
+    plan: Plan,
+    chunks: Sequence[ChunkRow],
+    steps: Sequence[StepRow],
+    stop: threading.Event,
+) -> dict[int, TableDedup]:
+    """What has been claimed, by table, as it stands in the target and in the ledger."""
+    asked = [table for table in plan.tables if table.dedup is not None]
+    out: dict[int, TableDedup] = {}
+    try:
+        for table in asked:
+            out[table.index] = one = TableDedup(
+                dedup_of(table),
+                [c.target for c in table.columns],
+                [c.comparison for c in table.columns],
+                limits.DEDUP_BYTES // len(asked),
+                ranked=is_ranked(table),
+            )
+            if one.winners is not None:
+                winners.load(one, table, steps)
+            begun = any(c.table == table.index and c.state == "done" for c in chunks)
+            if table.dedup is not None and dedup_of(table).against_target and table.exists:
+                _know(target, table, table.target, one, stop)
+            if begun and plan.mode != "upsert" and not (dedup_of(table).against_target and table.load_name is None):
+                _know(target, table, _loaded(table), one, stop)
+    except BaseException:
+        close(out)
+        raise
+    return out
+
+
+def _loaded(plan: TablePlan) -> Table:
+    """The table that the job's rows are in."""
+    name: TableName = plan.load_name or plan.target.name
+    return msgspec.structs.replace(plan.target, name=name)
+
+
+def _know(target: Target, plan: TablePlan, table: Table, dedup: TableDedup, stop: threading.Event) -> None:
+    """Reads what a table of the target holds into the dedup: the columns of its keys."""
+    there = msgspec.structs.replace(plan, target=table)
+    with reading(target, 1) as written:
+        keys = dedup.keys()
+
+        def take(batch: pa.RecordBatch) -> None:
+            dedup.know(keys.of_narrow(batch))
+
+        consumers: list[Consumer] = [take]
+        with Side(written, there, "target", 1, columns=keys.columns, stop=stop) as side:
+            side.scan(consumers)
+
+
+def close(dedups: dict[int, TableDedup]) -> None:
+    for dedup in dedups.values():
+        dedup.close()

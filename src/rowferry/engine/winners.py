@@ -1,0 +1,205 @@
+"""The first pass of ``keep = "first by"`` and ``"last by"``: which row wins of those that have the same key.
+
+The order is total: the ordering column, then the row's digest. NULL loses to every value, whether the first is
+kept or the last; NaN counts as greater than every number, −0.0 as 0.0, texts are ordered by their code points. So
+the winners depend on the rows alone, not on workers or chunks. They are found once, before the job stands in the
+ledger, and go into it with the job: a resume has the very same, also where the source has changed since.
+
+DuckDB sorts what does not fit in memory, in a folder that is gone when the pass is over.
+"""
+
+from __future__ import annotations
+
+import base64
+import pathlib
+import tempfile
+import threading
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import msgspec
+import pyarrow as pa
+
+from rowferry import limits
+from rowferry.adapters.protocol import Source
+from rowferry.engine.narrow import digest_array
+from rowferry.engine.scan import Consumer, Side
+from rowferry.engine.transfer import TableWay
+from rowferry.errors import LedgerError, RefusedError, TargetError
+from rowferry.model import ColumnPlan, StepRow, TablePlan
+from rowferry.stages.dedup import Keys, TableDedup, way_of
+from rowferry.stages.digest import Digester
+from rowferry.stages.spec import Dedup
+from rowferry.types import FLOATS, Type
+
+#: The kind of the ledger's steps that hold winners; they are done when they are made.
+KIND = "winners"
+
+#: Kinds whose values order as the integers that Arrow holds for them.
+_COUNTED = {"date": pa.int32(), "time": pa.int64(), "timestamp": pa.int64(), "timestamptz": pa.int64(),
+            "duration": pa.int64()}  # fmt: skip
+_AS_THEY_ARE = frozenset(("bool", "text", "char", "binary", "uuid", *FLOATS))
+#: DuckDB's widest decimal.
+_DECIMAL_DIGITS_MAX = 38
+
+
+def unordered(t: Type) -> str | None:
+    """Why rows cannot be ordered by values of a type; None where they can."""
+    if t.is_integer or t.kind in _AS_THEY_ARE or t.kind in _COUNTED:
+        return None
+    if t.kind == "decimal" and (t.precision or 0) <= _DECIMAL_DIGITS_MAX:
+        return None
+    if t.kind in ("decimal", "numeric"):
+        return f'{t} has no bound within {_DECIMAL_DIGITS_MAX} digits; cast it: cast = {{ COLUMN = "decimal(38,6)" }}'
+    return f"values of {t} have no order here; make a column of a number, a time or a text with set"
+
+
+def find(source: Source, plan: TablePlan, workers: int, stop: threading.Event | None = None) -> list[dict[str, str]]:
+    """Reads the source once and returns what the ledger's steps hold: the winners of keys that several rows have.
+
+    Raises RefusedError: rows cannot be ordered by this column; what the readers and the transform raise.
+    """
+    dedup = msgspec.convert(plan.dedup, Dedup)
+    way, name = way_of(dedup)
+    assert name is not None
+    place, column = next((i, c) for i, c in enumerate(plan.columns) if c.target == name)
+    if (why := unordered(column.form)) is not None:
+        raise RefusedError(f"dedup: {why}", table=str(plan.source.name), column=column.source)
+    with tempfile.TemporaryDirectory(prefix="rowferry-winners-") as folder:
+        candidates = _Candidates(folder)
+        try:
+            _gather(source, plan, dedup, (place, column), workers, stop, candidates)
+            return [_packed(keys, rows) for keys, rows in candidates.winners(last=way == "last")]
+        except _failure() as error:
+            raise TargetError(
+                f"the winners of the dedup could not be found in {tempfile.gettempdir()}: {error}",
+                table=str(plan.source.name),
+                hint="make room there, or set TMPDIR to another folder",
+            ) from error
+        finally:
+            candidates.close()
+
+
+def _failure() -> Any:
+    import duckdb
+
+    return duckdb.Error
+
+
+def _gather(
+    source: Source,
+    plan: TablePlan,
+    dedup: Dedup,
+    ordering: tuple[int, ColumnPlan],
+    workers: int,
+    stop: threading.Event | None,
+    candidates: _Candidates,
+) -> None:
+    """Hands the key digest, row digest and ordering value of every row on."""
+    place, ordered = ordering
+    way = TableWay(plan)
+    names = [c.target for c in plan.columns]
+
+    def consumer() -> Consumer:
+        keys = Keys(names, way.comparisons, dedup.by)
+        rows = Digester(way.comparisons, "target")
+
+        def take(batch: pa.RecordBatch) -> None:
+            values = _orderable(batch.column(place), ordered.form)
+            sent = way.convert(batch, {})
+            candidates.add(keys.of(sent), rows.rows(sent)[1], values)
+
+        return take
+
+    with Side(source, plan, "source", workers, stop=stop) as side:
+        side.scan([consumer() for _ in range(side.threads)])
+
+
+def _orderable(values: pa.Array, form: Type) -> pa.Array:
+    """Values as DuckDB orders them."""
+    if isinstance(values, pa.ExtensionArray):
+        values = values.storage
+    if form.kind in _COUNTED:
+        counted = pa.int32() if values.type.bit_width == 32 else pa.int64()
+        return values.view(counted).cast(pa.int64())
+    return values
+
+
+class _Candidates:
+    """All rows' digests and ordering values, in a database of their own. Thread-safe."""
+
+    def __init__(self, folder: str) -> None:
+        import duckdb
+
+        self._connection = duckdb.connect(
+            str(pathlib.Path(folder) / "candidates.duckdb"),
+            config={"memory_limit": limits.WINNERS_MEMORY, "threads": 2, "temp_directory": folder},
+        )
+        self._lock = threading.Lock()
+        self._made = False
+
+    def add(self, keys: bytes, rows: bytes, values: pa.Array) -> None:
+        part = pa.table({"key": digest_array(keys), "row": digest_array(rows), "value": values})
+        with self._lock:
+            self._connection.register("part", part)
+            if not self._made:
+                self._connection.execute("CREATE TABLE candidates AS SELECT * FROM part")
+                self._made = True
+            else:
+                self._connection.execute("INSERT INTO candidates SELECT * FROM part")
+            self._connection.unregister("part")
+
+    def winners(self, *, last: bool) -> Iterator[tuple[bytes, bytes]]:
+        """(keys, rows) of those that win, in parts; in the order of the keys, so that they are the same each time."""
+        if not self._made:
+            return
+        # A key of one row alone needs no entry. Only of the others the values are sorted.
+        found = self._connection.sql(
+            f"""SELECT key, row FROM (
+                    SELECT key, row, row_number() OVER (
+                        PARTITION BY key ORDER BY value {"DESC" if last else "ASC"} NULLS LAST, row
+                    ) AS place
+                    FROM candidates SEMI JOIN (
+                        SELECT key FROM candidates GROUP BY key HAVING count(*) > 1
+                    ) AS contested USING (key)
+                ) WHERE place = 1 ORDER BY key"""
+        ).to_arrow_reader(limits.WINNERS_PER_STEP)
+        for batch in found:
+            if batch.num_rows:
+                yield b"".join(batch.column(0).to_pylist()), b"".join(batch.column(1).to_pylist())
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+def _packed(keys: bytes, rows: bytes) -> dict[str, str]:
+    return {"keys": base64.b64encode(keys).decode(), "rows": base64.b64encode(rows).decode()}
+
+
+def steps_of(found: dict[int, list[dict[str, str]]], first_number: int) -> list[StepRow]:
+    """The ledger's steps for winners by table; each table has one at least, so that a resume can tell that they
+    were looked for."""
+    out: list[StepRow] = []
+    for table, parts in found.items():
+        for part in parts or [_packed(b"", b"")]:
+            out.append(StepRow(first_number + len(out), KIND, table, "done", part))
+    return out
+
+
+def load(dedup: TableDedup, plan: TablePlan, steps: Iterable[StepRow]) -> None:
+    """Gives a table's winners out of the ledger. Raises LedgerError where they are not there."""
+    assert dedup.winners is not None
+    mine = [step for step in steps if step.kind == KIND and step.table == plan.index]
+    if not mine:
+        raise LedgerError("the ledger has lost the winners of the dedup", table=str(plan.source.name))
+    for step in mine:
+        try:
+            keys = base64.b64decode(step.detail["keys"], validate=True)
+            rows = base64.b64decode(step.detail["rows"], validate=True)
+        except (KeyError, TypeError, ValueError) as error:
+            raise LedgerError(
+                f"the winners of the dedup cannot be read: {error}", table=str(plan.source.name)
+            ) from None
+        if len(keys) != len(rows) or len(keys) % 16:
+            raise LedgerError("the winners of the dedup are not whole", table=str(plan.source.name))
+        dedup.rank(keys, rows)

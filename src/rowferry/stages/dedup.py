@@ -1,0 +1,235 @@
+"""Of rows that are alike one is kept: what has been claimed, by which chunk, and which rows may be claimed at all.
+
+A row's key is the 128-bit digest of its key columns, as they are sent (docs/DIGEST.md), so that what the target
+holds can be asked for the same keys. NULL is like NULL and NaN like NaN, as in SQL's DISTINCT, and −0.0 like 0.0.
+
+Who comes first claims a key, for its chunk. A chunk that is rolled back keeps its claims: other chunks may have
+dropped rows because of them, and are perhaps committed already. Only the chunk's next try takes them over.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeVar
+
+import msgspec
+import pyarrow as pa
+
+from rowferry import compute as pc
+from rowferry._native.key_set import MEMORY_BYTES_MIN, KeySet
+from rowferry.errors import ConfigError, TargetError
+from rowferry.model import Comparison
+from rowferry.stages.digest import Digester
+from rowferry.stages.spec import Dedup
+
+Answer = TypeVar("Answer")
+
+#: The owner of what was known before the first chunk of this run.
+BEFORE = 1
+#: Shares of a table's memory where winners are known: claims, contested keys, winning rows.
+_SHARES = 3
+
+
+class Dropped(Protocol):
+    """Takes the rows that a chunk leaves out."""
+
+    def add(self, batch: pa.RecordBatch) -> None: ...
+    def commit(self) -> None: ...
+    def rollback(self) -> None: ...
+
+
+def way_of(dedup: Dedup) -> tuple[str, str | None]:
+    """(any | first | last, the ordering column). Raises ConfigError for what is neither."""
+    way, by, column = dedup.keep.partition(" by ")
+    if dedup.keep == "any":
+        return "any", None
+    if way in ("first", "last") and by and column:
+        return way, column
+    raise ConfigError(f"dedup: keep = {dedup.keep!r}", hint='it is "any", "first by COLUMN" or "last by COLUMN"')
+
+
+class Keys:
+    """Key digests of batches in the target's types. One thread at a time.
+
+    columns: the batches' columns; by: those that make the key, none for all.
+    """
+
+    def __init__(self, columns: Sequence[str], comparisons: Sequence[Comparison], by: Sequence[str]) -> None:
+        self.columns = tuple(by) or tuple(columns)
+        self.places = [list(columns).index(name) for name in self.columns]
+        self._digester = Digester([_by_value(comparisons[i]) for i in self.places], "target")
+
+    def of(self, batch: pa.RecordBatch) -> bytes:
+        """16 n bytes for n rows."""
+        return self.of_narrow(batch.select(self.places))
+
+    def of_narrow(self, batch: pa.RecordBatch) -> bytes:
+        """The same, of a batch of the key columns alone."""
+        return self._digester.rows(batch)[0]
+
+
+def _by_value(comparison: Comparison) -> Comparison:
+    """−0.0 and 0.0 are one key, as they are to SQL."""
+    return (
+        msgspec.structs.replace(comparison, spec="float(unsigned zero)") if comparison.spec == "float" else comparison
+    )
+
+
+class Winners:
+    """Which rows may be kept of the keys that more than one row has.
+
+    contested: key digests; rows: digests of the whole rows that win, in the same order.
+    """
+
+    def __init__(self, memory_bytes: int, folder: str) -> None:
+        self.contested = _key_set(memory_bytes, folder)
+        self.rows = _key_set(memory_bytes, folder)
+
+    def add(self, keys: bytes, rows: bytes) -> None:
+        self.contested.claim(keys, BEFORE)
+        self.rows.claim(rows, BEFORE)
+
+    def close(self) -> None:
+        self.contested.close()
+        self.rows.close()
+
+
+class TableDedup:
+    """A table's, for all threads of this process; ``begin`` for each try of a chunk.
+
+    columns, comparisons: of the batches that ``filter`` takes, in the target's types.
+    memory_bytes: for keys; beyond that they go to temporary files in ``folder``.
+    winners: with ``keep = "first by"`` and ``"last by"``.
+    """
+
+    def __init__(
+        self,
+        dedup: Dedup,
+        columns: Sequence[str],
+        comparisons: Sequence[Comparison],
+        memory_bytes: int,
+        *,
+        ranked: bool = False,
+        folder: str | None = None,
+    ) -> None:
+        self.dedup = dedup
+        self.columns = tuple(columns)
+        self.comparisons = tuple(comparisons)
+        self.folder = folder or tempfile.gettempdir()
+        share = memory_bytes // (_SHARES if ranked else 1)
+        self.claims = _key_set(share, self.folder)
+        self.winners = Winners(share, self.folder) if ranked else None
+        self._lock = threading.Lock()
+        self._owner = BEFORE
+        #: Owners of the tries of each chunk.
+        self._tries: dict[int, list[int]] = {}
+
+    def keys(self) -> Keys:
+        """Digests of what is claimed: of the key columns, with winners of the whole row. One for each thread."""
+        return Keys(self.columns, self.comparisons, () if self.winners is not None else self.dedup.by)
+
+    def know(self, keys: bytes) -> None:
+        """Claims what finished chunks, or the target, have already. Thread-safe. Raises TargetError."""
+        _asked(lambda: self.claims.claim(keys, BEFORE), self.folder)
+
+    def rank(self, keys: bytes, rows: bytes) -> None:
+        """Gives some of the winners. Raises TargetError."""
+        assert self.winners is not None
+        add = self.winners.add
+        _asked(lambda: add(keys, rows), self.folder)
+
+    def begin(self, chunk: int, dropped: Dropped | None = None) -> ChunkDedup:
+        """For one try of a chunk; one thread's."""
+        with self._lock:
+            self._owner += 1
+            tries = self._tries.setdefault(chunk, [])
+            earlier = tuple(tries)
+            tries.append(self._owner)
+            return ChunkDedup(self, self._owner, earlier, dropped)
+
+    def close(self) -> None:
+        self.claims.close()
+        if self.winners is not None:
+            self.winners.close()
+
+
+class ChunkDedup:
+    """One try of a chunk: ``filter`` its batches in their order, then ``commit`` or ``rollback``."""
+
+    def __init__(self, table: TableDedup, owner: int, earlier: tuple[int, ...], taker: Dropped | None) -> None:
+        self._table = table
+        self._owner = owner
+        self._earlier = earlier
+        self._taker = taker
+        self._keys = Keys(table.columns, table.comparisons, table.dedup.by)
+        self._rows = Digester(table.comparisons, "target") if table.winners is not None else None
+        #: Rows that were left out.
+        self.dropped = 0
+
+    def filter(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """n rows in the target's types; those that stay. Raises TargetError where a temporary file fails, DataError."""
+        if not batch.num_rows:
+            return batch
+        keys = self._keys.of(batch)
+        if self._rows is None:
+            bits, kept = _asked(lambda: self._table.claims.claim(keys, self._owner, self._earlier), self._table.folder)
+            mask = _mask(bits, batch.num_rows)
+        else:
+            mask = self._winning(keys, self._rows.rows(batch)[1])
+            kept = mask.true_count
+        if kept == batch.num_rows:
+            return batch
+        self.dropped += batch.num_rows - kept
+        if self._taker is not None:
+            self._taker.add(batch.filter(pc.invert(mask)))
+        return batch.filter(mask)
+
+    def _winning(self, keys: bytes, rows: bytes) -> pa.BooleanArray:
+        """Rows whose key no other row has, and of those that win the first of each."""
+        winners, count, folder = self._table.winners, len(keys) // 16, self._table.folder
+        assert winners is not None
+        bits, contested = _asked(lambda: winners.contested.contains(keys), folder)
+        if not contested:
+            return pa.repeat(pa.scalar(True), count)
+        shared = _mask(bits, count)
+        winning = pc.and_(shared, _mask(_asked(lambda: winners.rows.contains(rows), folder)[0], count))
+        digests = pa.Array.from_buffers(pa.binary(16), count, [None, pa.py_buffer(rows)]).filter(winning)
+        claimed = self._claimed(digests) if len(digests) else b""
+        alone = pc.invert(shared)
+        return pc.replace_with_mask(alone, winning, _mask(claimed, len(digests)))
+
+    def _claimed(self, digests: pa.Array) -> bytes:
+        asked = memoryview(digests.buffers()[1]).cast("B")[16 * digests.offset : 16 * (digests.offset + len(digests))]
+        claims = self._table.claims
+        return _asked(lambda: claims.claim(asked, self._owner, self._earlier), self._table.folder)[0]
+
+    def commit(self) -> None:
+        """The chunk's rows are in the target."""
+        if self._taker is not None:
+            self._taker.commit()
+
+    def rollback(self) -> None:
+        """They are not, or it is not known: what the chunk has claimed waits for its next try."""
+        if self._taker is not None:
+            self._taker.rollback()
+
+
+def _mask(bits: bytes, count: int) -> pa.BooleanArray:
+    return pa.Array.from_buffers(pa.bool_(), count, [None, pa.py_buffer(bits)])
+
+
+def _key_set(memory_bytes: int, folder: str) -> KeySet:
+    return KeySet(max(memory_bytes, MEMORY_BYTES_MIN), folder)
+
+
+def _asked(ask: Callable[[], Answer], folder: str) -> Answer:
+    """What a key set answers; where its temporary files fail, an error that says so."""
+    try:
+        return ask()
+    except OSError as error:
+        raise TargetError(
+            f"the keys of the dedup do not fit in memory, and a temporary file failed in {folder}: {error.strerror}",
+            hint="make room there, set TMPDIR to another folder, or give it more memory with ROWFERRY_DEDUP_BYTES",
+        ) from error
