@@ -12,7 +12,7 @@ import datetime
 import difflib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -47,6 +47,19 @@ _HARMLESS = ("error",)
 _DEPENDENT = {"version": "it changes with DuckDB's version", "alias": "it tells names inside DuckDB"}
 
 _MEANINGLESS = ("query_location", "query_location_length", "alias", "is_operator")
+
+
+class _Function(NamedTuple):
+    """A function of DuckDB's catalogue: scalar, aggregate, window, table, macro …; of a macro what it stands for."""
+
+    kind: str
+    stability: str | None
+    body: str | None
+    parameters: list[str]
+
+
+#: DuckDB's own functions by name, read once (20 ms): they are the same in every connection of a process.
+_CATALOGUE: dict[str, list[_Function]] = {}
 
 
 class Checked(msgspec.Struct, frozen=True):
@@ -96,7 +109,6 @@ class Parser:
     def __init__(self, connection: Any, started: datetime.datetime) -> None:
         self._connection = connection
         self._started = started.astimezone(datetime.UTC)
-        self._functions: dict[str, list[tuple[str, str | None, str | None, list[str]]]] = {}
         self._skeleton = self._tree("NULL", "NULL")[0]
 
     def check(self, text: str, names: Sequence[str]) -> Checked:
@@ -158,7 +170,7 @@ class Parser:
         """Raises ConfigError unless the function works on one row and always gives the same for it."""
         name = name.lower()
         entries = self._entries(name)
-        kinds = {kind for kind, *_ in entries}
+        kinds = {entry.kind for entry in entries}
         if name in _DEPENDENT:
             raise ConfigError(f"{name}() is refused: {_DEPENDENT[name]}")
         if name == "unnest" or (kinds & {"table", "table_macro"} and not kinds & {"scalar", "macro", "aggregate"}):
@@ -168,10 +180,10 @@ class Parser:
             raise ConfigError(f"{name}() is refused: it sees more than its own row", hint=hint)
         if not kinds:
             raise self._unknown_function(name)
-        for kind, stability, body, parameters in entries:
-            if kind == "macro":
-                self._check_macro(name, body or "", parameters, seen)
-            elif kind == "scalar" and stability != "CONSISTENT" and name not in _HARMLESS:
+        for entry in entries:
+            if entry.kind == "macro":
+                self._check_macro(name, entry.body or "", entry.parameters, seen)
+            elif entry.kind == "scalar" and entry.stability != "CONSISTENT" and name not in _HARMLESS:
                 raise ConfigError(
                     f"{name}() is refused: it does not give the same at every run",
                     hint="a row that is sent again has to be the same row; now() is the job's start",
@@ -184,20 +196,21 @@ class Parser:
         walk = _Walk(self, (), macro=name, seen=(*seen, name))
         walk.expression(self._tree(body, name)[1], frozenset(parameters))
 
-    def _entries(self, name: str) -> list[tuple[str, str | None, str | None, list[str]]]:
-        if name not in self._functions:
-            self._functions[name] = self._connection.execute(
-                "SELECT function_type, stability, macro_definition, coalesce(parameters, []) "
-                "FROM duckdb_functions() WHERE lower(function_name) = ?",
-                [name],
+    def _entries(self, name: str) -> list[_Function]:
+        if not _CATALOGUE:
+            rows = self._connection.execute(
+                "SELECT DISTINCT lower(function_name), function_type, stability, macro_definition, "
+                "CASE WHEN macro_definition IS NULL THEN [] ELSE parameters END FROM duckdb_functions() WHERE internal"
             ).fetchall()
-        return self._functions[name]
+            catalogue: dict[str, list[_Function]] = {}
+            for function, *entry in rows:
+                catalogue.setdefault(function, []).append(_Function(*entry))
+            _CATALOGUE.update(catalogue)
+        return _CATALOGUE.get(name, [])
 
     def _unknown_function(self, name: str) -> ConfigError:
-        rows = self._connection.execute(
-            "SELECT DISTINCT function_name FROM duckdb_functions() WHERE function_type IN ('scalar', 'macro')"
-        ).fetchall()
-        near = difflib.get_close_matches(name, [row[0] for row in rows], 3, 0.6)
+        known = [n for n, entries in _CATALOGUE.items() if any(e.kind in ("scalar", "macro") for e in entries)]
+        near = difflib.get_close_matches(name, known, 3, 0.6)
         return ConfigError(
             f"there is no function {name}()", hint=f"did you mean {', '.join(near)}?" if near else "see DuckDB's manual"
         )

@@ -19,10 +19,10 @@ from rowferry.errors import ConfigError, DataError
 from rowferry.stages.expressions import unknown
 from rowferry.stages.flow import OutColumn
 from rowferry.stages.spec import Lookup
-from rowferry.types import INTEGERS, TEXTS, Type, type_of_field
+from rowferry.types import INTEGERS, Type, type_of_field
 
 #: Kinds whose values are one only if they are written alike, once they are of one type.
-_KEYS = (*INTEGERS, *(k for k in TEXTS if k not in ("json", "jsonb")), "bool", "decimal", "date", "time", "timestamp",
+_KEYS = (*INTEGERS, "text", "char", "enum", "bit", "varbit", "bool", "decimal", "date", "time", "timestamp",
          "timestamptz", "uuid", "binary")  # fmt: skip
 _INTEGER_FORMS = {"date": pa.int32(), "time": pa.int64(), "timestamp": pa.int64(), "timestamptz": pa.int64()}
 

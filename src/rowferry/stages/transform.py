@@ -32,6 +32,9 @@ from rowferry.types import Type
 Run = Callable[[Frame], None]
 
 _INT64_MAX = 2**63 - 1
+#: A rename, a cast and two text expressions over lineitem cost 0.25 CPU s per million rows in batches of 8,192
+#: rows, 0.16 in batches of 16,384 and no less in larger ones (measured).
+_BATCH_ROWS = 16_384
 
 
 class Bench:
@@ -78,6 +81,8 @@ class Transform:
         self.steps = steps
         self.leave = leave
         self.last = last
+        #: Rows that a batch should have at least (0: any): a run of DuckDB costs 0.35 ms, however few they are.
+        self.batch_rows = _BATCH_ROWS if any(isinstance(step, (_Set, _Where)) for step in steps) else 0
         self.schema = pa.schema([pa.field(c.name, c.type.arrow) for c in outputs[0].columns]) if not last else None
 
     def worker(self) -> TransformWorker:
