@@ -27,6 +27,8 @@ BATCH_ROWS_MAX = 65_536
 QUEUE_BYTES = 4 * MIB
 #: Bytes of a further table's rows that wait in memory until the rows of their chunk's own table are written.
 SPOOL_BYTES = 4 * MIB
+#: Bytes of source batches that are put together at the most for a transform whose calls have a fixed cost.
+STAGE_BYTES = 4 * MIB
 #: Bytes of one read off a server's socket.
 SOCKET_READ_BYTES = 256 * 1024
 

@@ -6,7 +6,7 @@ import os
 import tempfile
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
@@ -16,7 +16,10 @@ from rowferry.engine.transfer import TableWay, Transfer
 from rowferry.errors import DataError, StoppedError
 from rowferry.model import Digest, TablePlan
 from rowferry.stages.digest import Digester, compare
-from rowferry.stages.flow import Refused, StageWorker
+from rowferry.stages.flow import StageWorker
+
+if TYPE_CHECKING:
+    from rowferry.engine.quarantine import Aside
 
 
 class Spool:
@@ -103,6 +106,8 @@ class Branch:
 class StagedTransfer(Transfer):
     """A Transfer whose rows pass ``stage`` first (None: a dedup alone), and ``dedup`` when they are converted.
 
+    rows_wanted: rows that the stage likes to have in a batch, for which some of the source's are put together.
+
     read is the digest of what the source gave, sent that of what leaves here.
     """
 
@@ -113,6 +118,9 @@ class StagedTransfer(Transfer):
         stage: StageWorker | None,
         dedup: Any = None,
         branches: Sequence[Branch] = (),
+        aside: Aside | None = None,
+        *,
+        rows_wanted: int = 0,
     ) -> None:
         super().__init__(way, stop)
         self._stage = stage
@@ -122,9 +130,11 @@ class StagedTransfer(Transfer):
         if stage is not None:
             self._read = Digester(read_comparisons(way.plan), "source")
         self._sent = Digester(way.comparisons, "target")
+        self._rows_wanted = rows_wanted
+        self._waiting: list[pa.RecordBatch] = []
         self._changed: dict[str, int] = {"filtered": 0, "generated": 0}
-        #: Rows that the transform set aside.
-        self.refused: list[Refused] = []
+        #: Where rows go that cannot be carried.
+        self.aside = aside
 
     def through(self, blocks: Iterable[Block]) -> Iterator[Block]:
         for block in blocks:
@@ -133,34 +143,53 @@ class StagedTransfer(Transfer):
             self.rows_read += block.batch.num_rows
             self._count_touched(block.touched or {})
             self._read.add(block.batch)
-            for batch in self._passed(block.batch):
-                if batch.num_rows:
-                    yield self._given(batch)
+            yield from self._given(block.batch)
+        if self._waiting:
+            yield from self._given(None)
 
-    def _passed(self, batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
-        """The table's own rows that come of a batch; those of other tables go to their branches."""
-        if self._stage is None:
-            yield batch
+    def _given(self, batch: pa.RecordBatch | None) -> Iterator[Block]:
+        """What the writer takes of a batch of the source, which may wait for others; None: none will come."""
+        whole = self._gathered(batch)
+        if whole is None:
             return
-        passed = self._stage.apply(batch)
+        for rows in (whole,) if self._stage is None else self._passed(self._stage, whole):
+            if self.aside is None:
+                rows = self._way.convert(rows, self.touched)
+            else:
+                rows = self.aside.convert(self._way, rows, self.touched)
+            if self._dedup is not None:
+                rows = self._dedup.filter(rows)
+            if rows.num_rows:
+                self._sent.add(rows)
+                self.rows_sent += rows.num_rows
+                self.bytes += rows.nbytes
+                yield Block(rows)
+
+    def _gathered(self, batch: pa.RecordBatch | None) -> pa.RecordBatch | None:
+        """A batch as large as the stage likes them: each call of its expressions costs the same, however few rows."""
+        if batch is not None:
+            self._waiting.append(batch)
+            rows = sum(b.num_rows for b in self._waiting)
+            if rows < self._rows_wanted and sum(b.nbytes for b in self._waiting) < limits.STAGE_BYTES:
+                return None
+        waiting, self._waiting = self._waiting, []
+        return waiting[0] if len(waiting) == 1 else pa.concat_batches(waiting) if waiting else None
+
+    def _passed(self, stage: StageWorker, batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+        """The table's own rows that come of a batch; those of other tables go to their branches."""
+        passed = stage.apply(batch)
         self._changed["filtered"] += passed.filtered
         self._changed["generated"] += passed.generated
         self._count_touched(passed.touched)
-        self.refused += passed.refused
+        for refused in passed.refused:
+            if self.aside is None:
+                raise DataError(refused.reason, column=refused.column, hint="set it aside with --on-error quarantine")
+            self.aside.refused(refused)
         for output, rows in passed.batches:
             if output == 0:
                 yield rows
             elif rows.num_rows:
                 self._outputs[output].add(rows, self.touched)
-
-    def _given(self, batch: pa.RecordBatch) -> Block:
-        batch = self._way.convert(batch, self.touched)
-        if self._dedup is not None:
-            batch = self._dedup.filter(batch)
-        self._sent.add(batch)
-        self.rows_sent += batch.num_rows
-        self.bytes += batch.nbytes
-        return Block(batch)
 
     def _count_touched(self, touched: dict[str, int]) -> None:
         for column, count in touched.items():
@@ -170,6 +199,8 @@ class StagedTransfer(Transfer):
         """Lets go of what the chunk held; what it claimed in the dedup stays its own only where it was committed."""
         for branch in self.branches:
             branch.close()
+        if self.aside is not None:
+            self.aside.end(committed=committed)
         if self._dedup is not None:
             if committed:
                 self._dedup.commit()
@@ -181,8 +212,8 @@ class StagedTransfer(Transfer):
         out: dict[str, Any] = {what: count for what, count in self._changed.items() if count}
         if self._dedup is not None and self._dedup.dropped:
             out["deduplicated"] = self._dedup.dropped
-        if self.refused:
-            out["quarantined"] = len(self.refused)
+        if self.aside is not None and self.aside.rows:
+            out["quarantined"] = len(self.aside.rows)
         if self.branches:
             out["outputs"] = {str(branch.plan.index): branch.counts() for branch in self.branches}
         return out

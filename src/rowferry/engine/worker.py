@@ -29,6 +29,7 @@ from rowferry.model import ChunkRow, Plan, TablePlan
 
 if TYPE_CHECKING:
     from rowferry.engine.breaker import Breaker
+    from rowferry.engine.quarantine import Quarantine
     from rowferry.engine.staged import StagedTransfer
     from rowferry.engine.throttle import Throttle
     from rowferry.stages.flow import StageWorker
@@ -61,6 +62,8 @@ class Shared(msgspec.Struct):
     throttle: Throttle | None = None
     breaker: Callable[[], Breaker] | None = None
     counts_refused: bool = False
+    #: Where rows go that cannot be carried, if anywhere.
+    quarantine: Quarantine | None = None
     #: Of tables of which one of several like rows is kept: what has been claimed, by the table's index.
     dedups: dict[int, Any] = msgspec.field(default_factory=dict)
 
@@ -243,16 +246,63 @@ class Worker(threading.Thread):
                 "the table was altered or dropped while the job ran",
                 hint="finish with the old shape, or start a new job (--job) for the new one",
             )
-        if plan.transform is None and plan.dedup is None:
+        if plan.transform is None and plan.dedup is None and shared.quarantine is None:
             self._load(plan, chunk, Transfer(self._way(plan), shared.stop), began)
             return
         staged = self._staged(plan, chunk)
         try:
-            self._load(plan, chunk, staged, began)
+            if shared.quarantine is None:
+                self._load(plan, chunk, staged, began)
+                return
+            accepted = self._write_passing(plan, chunk, staged)
+            if accepted is None:
+                staged.end(committed=False)
+                self._close_stages()
+                staged = self._staged(plan, chunk)
+                accepted = self._write_sifted(plan, chunk, staged)
+            staged.check_set_aside()
+            self._land(plan, chunk, staged, accepted, began)
         except BaseException:
             staged.end(committed=False)
             self._close_stages()
             raise
+
+    def _write_passing(self, plan: TablePlan, chunk: ChunkRow, staged: StagedTransfer) -> int | None:
+        """Writes a chunk whose rows may be set aside; None where the target refuses some of them: the transaction
+        is then as it was."""
+        from rowferry.engine.quarantine import Watched
+
+        assert self._writer is not None
+        self._writer.mark()
+        with self._reading(plan, chunk, staged) as blocks:
+            watched = Watched(staged.through(blocks))
+            try:
+                return self._writer.write(self._write_request(plan, chunk), watched)
+            except RowferryError as error:
+                if not watched.refused_by_target(error):
+                    raise
+        self._writer.undo()
+        return None
+
+    def _write_sifted(self, plan: TablePlan, chunk: ChunkRow, staged: StagedTransfer) -> int:
+        """Reads the chunk again and writes the rows that the target takes."""
+        from rowferry.engine.quarantine import load_what_passes
+
+        assert self._writer is not None
+        shared = self._shared
+        assert shared.quarantine is not None and staged.aside is not None
+        passing("refused")
+        with self._reading(plan, chunk, staged) as blocks:
+            accepted, left = load_what_passes(
+                self._writer,
+                self._write_request(plan, chunk),
+                staged.through(blocks),
+                staged.aside,
+                shared.quarantine.savepoints,
+                shared.stop,
+            )
+        staged.leave_out(left)
+        return accepted
 
     def _way(self, plan: TablePlan) -> TableWay:
         way = self._ways.get(plan.index)
@@ -266,12 +316,17 @@ class Worker(threading.Thread):
         from rowferry.engine.staged import Branch, StagedTransfer
 
         shared = self._shared
-        if plan.transform is not None and plan.index not in self._stages:
+        rows_wanted = 0
+        if plan.transform is not None:
             stage = transforming.stage_of(plan.transform, str(plan.source.name))
-            self._stages[plan.index] = stage.worker()
+            rows_wanted = stage.batch_rows
+            if plan.index not in self._stages:
+                self._stages[plan.index] = stage.worker()
         branches = [Branch(self._way(fed)) for fed in shared.plan.tables if fed.fed_by == plan.index]
         dedup = shared.dedups[plan.index].begin(chunk.number) if plan.dedup is not None else None
-        return StagedTransfer(self._way(plan), shared.stop, self._stages.get(plan.index), dedup, branches)
+        return StagedTransfer(
+            self._way(plan), shared.stop, self._stages.get(plan.index), dedup, branches, rows_wanted=rows_wanted
+        )
 
     def _close_stages(self) -> None:
         stages, self._stages = self._stages, {}

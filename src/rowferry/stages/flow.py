@@ -75,6 +75,8 @@ class Stage(Protocol):
     #: Source columns that have to be read, in this order; the batches of ``apply`` have exactly these.
     reads: tuple[str, ...]
     outputs: tuple[Output, ...]
+    #: Rows that a batch should have at least, where calls have a cost of their own; 0: any batch is as good.
+    batch_rows: int
 
     def worker(self) -> StageWorker: ...
 
