@@ -48,7 +48,7 @@ _DATA = frozenset((
 ))  # fmt: skip
 
 #: What refuses one row of many without being about its values: SIGNAL in a trigger, a row that is too large.
-_ROW = frozenset((1644, 1645, 1646, 1118, 139))
+_ROW_CODES = frozenset((1644, 1645, 1646, 1118, 139))
 
 _DENIED = frozenset((1044, 1045, 1130, 1141, 1142, 1143, 1227, 1370, 1410, 1698, 1820, 1862, 3118, 4151))
 
@@ -112,7 +112,7 @@ def from_driver(error: BaseException, role: type[RowferryError]) -> RowferryErro
         # A snapshot in which the table has another definition will not get its old one back.
         transient=is_transient(code) and not (code == 1412 and issubclass(role, SourceError)),
     )
-    made.of_row = issubclass(role, TargetError) and code in _ROW
+    made.of_row = issubclass(role, TargetError) and code in _ROW_CODES
     return made
 
 
