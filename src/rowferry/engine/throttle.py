@@ -21,7 +21,7 @@ import msgspec
 
 from rowferry import limits
 from rowferry.adapters.protocol import Asker, Asking, Block, Source, Target
-from rowferry.engine.progress import EventHandler, Waiting, WentOn
+from rowferry.engine.progress import EventHandler, Waiting, WentOn, plural
 from rowferry.engine.request import Request
 from rowferry.errors import ConfigError, RowferryError, SourceError, StoppedError, TargetError
 from rowferry.model import ChunkRow, Table
@@ -102,10 +102,13 @@ def bytes_for(request: Request, table: Table, seconds: float) -> float:
     return size
 
 
-def chunk_bytes(request: Request, table: Table, usual: int) -> int:
-    """How large the chunks of a table are to be: a chunk's transaction is not to be open for minutes."""
-    size = bytes_for(request, table, limits.PACE_CHUNK_S)
-    return int(min(usual, max(size, limits.PACE_CHUNK_BYTES_MIN)))
+def chunk_size(request: Request, table: Table, usual_bytes: int, usual_rows_min: int) -> tuple[int, int]:
+    """Bytes of the chunks of a table, and rows that they hold at the least: a chunk's transaction is not to be open
+    for minutes."""
+    size = max(bytes_for(request, table, limits.PACE_CHUNK_S), limits.PACE_CHUNK_BYTES_MIN)
+    size = int(min(usual_bytes, size))
+    rows = size * table.rows // table.bytes if table.bytes > 0 else usual_rows_min
+    return size, max(1, min(usual_rows_min, rows)) if usual_rows_min else 0
 
 
 # --- signals ---------------------------------------------------------------------------------
@@ -207,12 +210,12 @@ class Signal:
             return Answer("unread", "it has not answered for a while")
         return self._answer
 
-    def given_up(self) -> RowferryError:
+    def given_up(self, after_s: float) -> RowferryError:
         """What stops a job whose signal could not be read for too long: the side failed, not the request."""
         role = TargetError if self._side == "target" else SourceError
         error = self._answer.error
         return role(
-            f"paused for {limits.PAUSE_UNREAD_MAX_S:,.0f} s, since a signal could not be read: {self.name}: "
+            f"paused for longer than {after_s:,.10g} s, since a signal could not be read: {self.name}: "
             f"{self.answer.why}",
             code=error.code if error else None,
             hint="mend the question or what it asks, and the same command goes on",
@@ -243,6 +246,8 @@ class Watch:
         ]
         self._paused_at: float | None = None
         self._unread_at: dict[str, float] = {}
+        #: What no signal may raise: a mistake of ours, which must neither be lost nor let the job go on.
+        self._broken: BaseException | None = None
         self._said: tuple[str, ...] = ()
         self._said_at = 0.0
         #: Pauses that are over, and how long they were together.
@@ -259,6 +264,7 @@ class Watch:
             signal.cut()
         for thread in self._threads:
             thread.join(limits.STOP_GRACE_S)  # one that is just connecting closes by itself what it gets
+        self._broken = None  # whoever met it has raised it
         with self._lock:
             if self._paused_at is not None:
                 self._over()
@@ -270,14 +276,18 @@ class Watch:
                 if not self._ended.is_set():
                     self.look()
                 self._ended.wait(limits.SIGNAL_EVERY_S)
+        except BaseException as error:  # noqa: BLE001 - raised in the workers
+            self._broken = error
         finally:
             signal.close()
 
     def look(self) -> bool:
         """Whether workers have to wait; says so where that has changed."""
         bad = [(s, a) for s in self._signals if (a := s.answer).kind != "good"]
-        if not bad and self._paused_at is None:  # as nearly always: without the lock
+        if not bad and self._paused_at is None and self._broken is None:  # as nearly always: without the lock
             return False
+        if self._broken is not None:
+            raise self._broken
         with self._lock:
             now = time.monotonic()
             unread = {s.name for s, a in bad if a.kind == "unread"}
@@ -317,11 +327,12 @@ class Watch:
             now = time.monotonic()
             for signal in self._signals:
                 since = self._unread_at.get(signal.name)
-                if since is not None and now - since > min(limits.PAUSE_UNREAD_MAX_S, max_pause_s):
-                    raise signal.given_up()
+                patience_s = min(limits.PAUSE_UNREAD_MAX_S, max_pause_s)
+                if since is not None and now - since > patience_s:
+                    raise signal.given_up(patience_s)
             if self._paused_at is not None and now - self._paused_at > max_pause_s:
                 why = "; ".join(f"{s.name}: {a.why}" for s in self._signals if (a := s.answer).kind != "good")
-                raise StoppedError(f"paused for longer than {max_pause_s:,.0f} s (--max-pause-s): {why}")
+                raise StoppedError(f"paused for longer than {max_pause_s:,.10g} s (--max-pause-s): {why}")
 
 
 # --- what workers meet -----------------------------------------------------------------------
@@ -456,7 +467,7 @@ class Throttle:
         if self._paced_s:
             out.append(f"held to {self._pace.words()}: the workers waited {self._paced_s:,.1f} s, taken together")
         if self._pauses:
-            back = f", and {self._given_back:,} half-copied chunks were given back" if self._given_back else ""
+            back = f"; half-copied and given back: {plural(self._given_back, 'chunk')}" if self._given_back else ""
             asked = "; ".join(f"{side}: {_short(sql)}" for side, sql in self._request.pause_while)
-            out.append(f"paused {self._pauses:,} times, {self._paused_s:,.1f} s together ({asked}){back}")
+            out.append(f"paused {plural(self._pauses, 'time')}, {self._paused_s:,.1f} s together ({asked}){back}")
         return tuple(out)
