@@ -116,6 +116,8 @@ def request_of(asked: Request, source_url: str | None) -> Request:
         names=options.get("names", "as-is"),
         specs=tuple((a, b) for a, b in options.get("specs", ())),
         folder=options.get("folder", ""),
+        on_error="quarantine" if options.get("quarantine") else "refuse",
+        max_quarantined=options.get("max_quarantined") if asked.max_quarantined is None else asked.max_quarantined,
         target_triggers=options["target_triggers"],
         named_max=asked.named_max,
         **_throttles(asked, options),

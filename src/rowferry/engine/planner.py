@@ -6,7 +6,6 @@ collected, so that a user sees the whole list at once and not one an attempt.
 
 from __future__ import annotations
 
-import datetime
 import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -35,7 +34,7 @@ from rowferry.stages import digest
 from rowferry.types import TEXTS, Type
 
 if TYPE_CHECKING:
-    from rowferry.engine.transforming import Asked
+    from rowferry.engine.transforming import Asked, Passage
 
 #: Kinds that travel as the engine's own bytes between two columns of one native type: what the
 #: canonical form cannot hold (294276-12-31, intervals beyond 292 years, '[5:6]={7,8}') stays exact.
@@ -106,7 +105,7 @@ def plan_copy(source: Source, target: Target, request: Request) -> Findings:
     findings.blockers += name_problems(named, caps)
     if findings.blockers:
         return findings
-    asked = _asked([name for name, _ in named], request)
+    asked = asked_for([name for name, _ in named], request)
     for name, new in named:
         table = source.describe(name, census=True)
         if table is None:
@@ -142,7 +141,7 @@ def plan_copy(source: Source, target: Target, request: Request) -> Findings:
     return findings
 
 
-def _asked(names: Sequence[TableName], request: Request) -> dict[TableName, Asked]:
+def asked_for(names: Sequence[TableName], request: Request) -> dict[TableName, Asked]:
     """What happens to the rows of tables on their way, of those with which anything does."""
     if not request.specs and not request.functions:
         return {}
@@ -151,8 +150,11 @@ def _asked(names: Sequence[TableName], request: Request) -> dict[TableName, Aske
     return transforming.asked_for(names, request)
 
 
-def read_fields(source: Table, request: Request) -> tuple[list[tuple[str, Type, bool]], dict[str, Refusal]]:
-    """(name, form, nullable) of the columns that a transform may see, and what is in the way of reading one."""
+def passage(source: Table, asked: Asked, request: Request) -> Passage:
+    """A table's way through its transform, which sees its columns in the forms that policies choose. Raises
+    ConfigError for what cannot be done to them."""
+    from rowferry.engine import transforming
+
     fields: list[tuple[str, Type, bool]] = []
     refusals: dict[str, Refusal] = {}
     for column in source.columns:
@@ -165,7 +167,13 @@ def read_fields(source: Table, request: Request) -> tuple[list[tuple[str, Type, 
         if not forms:
             refusals[column.name] = Refusal(column.name, f"{column.native or column.type} has no text form")
         fields.append((column.name, forms[0] if forms else column.type, column.nullable or policy == "null"))
-    return fields, refusals
+    return transforming.passage(source, asked, fields, refusals, request)
+
+
+def without_wire(table: Table) -> Table:
+    """The table without the forms that are an engine's own bytes: two of them can be one value."""
+    columns = (msgspec.structs.replace(c, forms=tuple(f for f in c.forms if f.kind != "wire")) for c in table.columns)
+    return msgspec.structs.replace(table, columns=tuple(columns))
 
 
 def _plan_passed(
@@ -181,36 +189,24 @@ def _plan_passed(
             return []
         called = {c.source: c.target for c in plan.columns}
         return [msgspec.structs.replace(plan, dedup=transforming.dedup_of(asked, called, where))]
-    fields, refusals = read_fields(source, request)
-    described = transforming.description(asked, fields, request, datetime.datetime.now(datetime.UTC))
-    stage = transforming.stage_of(described, where)
-    if in_the_way := [refusals[column] for column in stage.reads if column in refusals]:
-        for refusal in in_the_way:
+    passed = passage(source, asked, request)
+    if passed.in_the_way:
+        for refusal in passed.in_the_way:
             findings.refuse(source.name, refusal)
         return []
-    forms = {column: form for column, form, _ in fields}
-    # What a policy says of a column of the source was said where it is read; null and clamp hold on the way out too.
-    after = msgspec.structs.replace(request, policies=tuple(p for p in request.policies if p[1] in ("null", "clamp")))
     plans: list[TablePlan] = []
-    for number, output in enumerate(stage.outputs):
+    for number, output in enumerate(passed.stage.outputs):
         into = name if output.table is None else _in_own_database_of(output.table, target, request)
-        derived = transforming.derive(source, fields, output)
-        plan = _plan_table(index + number, derived, into, target, after, findings, passed=True)
+        derived = transforming.derive(source, passed.fields, output)
+        plan = _plan_table(index + number, derived, into, target, passed.after, findings, passed=True)
         if plan is None:
             return []
+        plan = passed.through(plan, derived, number)
+        if number:
+            plans.append(msgspec.structs.replace(plan, fed_by=index))
+            continue
         called = {c.source: c.target for c in plan.columns}
-        plans.append(
-            msgspec.structs.replace(
-                plan,
-                source=source,
-                derived=derived,
-                transform=described,
-                reads=tuple((column, forms[column]) for column in stage.reads),
-                fed_by=index if number else None,
-                output=number,
-                dedup=None if number else transforming.dedup_of(asked, called, where),
-            )
-        )
+        plans.append(msgspec.structs.replace(plan, dedup=transforming.dedup_of(asked, called, where)))
     return plans
 
 
@@ -599,8 +595,8 @@ def _key(source: Table, target: Table, columns: list[ColumnPlan], mode: str, fin
 
 def _is_raw(columns: list[ColumnPlan], source: Table, request: Request) -> bool:
     """Original bytes can be handed on: one engine, the same native types, nothing converted or checked."""
-    if not _same_format(request):
-        return False
+    if not _same_format(request) or request.on_error == "quarantine":
+        return False  # a row is set aside by its values
     for plan in columns:
         native = source.column(plan.source).native
         way = convert.conversion(plan.form, plan.column.type, (), None)
@@ -618,10 +614,13 @@ def cut(source: Source, table: TablePlan, request: Request) -> list[Bound]:
         from rowferry.engine import throttle
 
         chunk_bytes, rows_min = throttle.chunk_size(request, table.source, chunk_bytes, rows_min)
+    workers = request.workers
     chunks = -(-table.source.bytes // chunk_bytes)
-    if chunks > request.workers:
-        rounds = -(-chunks // request.workers)
-        chunk_bytes = -(-table.source.bytes // (rounds * request.workers))
+    most = table.source.rows // rows_min if rows_min else chunks  # of chunks with as many rows as they should have
+    if workers <= most < chunks:
+        rows_min = table.source.rows // (most // workers * workers)
+    elif chunks > workers:
+        chunk_bytes = -(-table.source.bytes // (-(-chunks // workers) * workers))
     return source.split(table.source, table.where, chunk_bytes, rows_min)
 
 

@@ -17,6 +17,7 @@ from rowferry.model import Endpoint
 
 MODES = ("create", "append", "truncate", "replace", "upsert")
 POLICIES = ("text", "null", "clamp", "skip")
+ON_ERROR = ("refuse", "quarantine")
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -57,6 +58,10 @@ class Request(msgspec.Struct, frozen=True):
     #: So many in so long, as ``20/60s``: failed tries of chunks, and rows that were set aside.
     max_errors: str | None = None
     max_refused: str | None = None
+    #: What becomes of rows that cannot be carried: refuse (the job stops) | quarantine; and of how many at the most
+    #: (None: limits.QUARANTINED_MAX), which is no part of the job's key.
+    on_error: str = "refuse"
+    max_quarantined: int | None = None
     #: What happens to the rows of tables on their way: (NAME as --table takes it, stages.spec.TableSpec as plain
     #: JSON), and the folder that files named there are relative to.
     specs: tuple[tuple[str, dict[str, Any]], ...] = ()
@@ -81,6 +86,17 @@ class Request(msgspec.Struct, frozen=True):
                 raise ConfigError(f"unknown policy {policy!r} for {pattern!r}", hint=f"one of {', '.join(POLICIES)}")
         if self.delete_extra and not self.repair:
             raise ConfigError("--delete-extra goes with --repair")
+        if self.on_error not in ON_ERROR:
+            raise ConfigError(f"unknown --on-error {self.on_error!r}", hint=f"one of {', '.join(ON_ERROR)}")
+        if self.max_quarantined is not None and self.max_quarantined < 0:
+            raise ConfigError(f"--max-quarantined {self.max_quarantined}", hint="a number from 0")
+        if self.on_error == "refuse":
+            for name, plain in self.specs:
+                if b':"quarantine"' in msgspec.json.encode(plain):
+                    raise ConfigError(
+                        f"[table.{name!r}] has a rule that sets rows aside (quarantine), and the job does not",
+                        hint='give the job --on-error quarantine, or on_error = "quarantine" in its config',
+                    )
         self._check_throttles()
 
     def _check_throttles(self) -> None:
@@ -143,6 +159,8 @@ class Request(msgspec.Struct, frozen=True):
             list(self.policies),
             self.target_triggers,
         ]
+        if self.on_error != "refuse":
+            identity.append(self.on_error)
         if self.specs or self.functions:
             identity += [list(self.specs), [(name, name_of(function)) for name, function in self.functions]]
         return hashlib.sha256(msgspec.json.encode(identity)).hexdigest()[:32]

@@ -135,6 +135,7 @@ class StagedTransfer(Transfer):
         self._changed: dict[str, int] = {"filtered": 0, "generated": 0}
         #: Where rows go that cannot be carried.
         self.aside = aside
+        self._left_out = Digest()
 
     def through(self, blocks: Iterable[Block]) -> Iterator[Block]:
         for block in blocks:
@@ -190,6 +191,25 @@ class StagedTransfer(Transfer):
                 yield rows
             elif rows.num_rows:
                 self._outputs[output].add(rows, self.touched)
+
+    @property
+    def digest_sent(self) -> Digest:
+        return self._sent.digest - self._left_out
+
+    def leave_out(self, refused: Digest) -> None:
+        """Takes rows off that were given, and that the target refused."""
+        self.rows_sent -= refused.rows
+        self._left_out += refused
+
+    def check_set_aside(self) -> None:
+        """Raises DataError where what was read is not what is sent and what is set aside together."""
+        if self._stage is not None or self._dedup is not None or self.touched or self.aside is None:
+            return
+        if self.digest_read != self.digest_sent + self.aside.digest:
+            raise DataError(
+                f"read {self.digest_read} but sent {self.digest_sent} and set aside {self.aside.digest}: a conversion "
+                "changed a value"
+            )
 
     def _count_touched(self, touched: dict[str, int]) -> None:
         for column, count in touched.items():

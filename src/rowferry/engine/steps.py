@@ -13,14 +13,18 @@ from rowferry.adapters.protocol import Target
 from rowferry.engine.progress import EventHandler, StepFinished, StepStarted
 from rowferry.errors import StoppedError
 from rowferry.failpoints import passing
-from rowferry.model import Digest, Plan, StepRow, TablePlan
+from rowferry.model import Digest, Plan, StepRow, TableName, TablePlan
 
-BEFORE = frozenset(("create", "stage", "truncate", "triggers_off", "baseline", "trial"))
+BEFORE = frozenset(("create", "stage", "truncate", "triggers_off", "baseline", "trial", "quarantine"))
+
+
+def _sets_aside(plan: Plan) -> bool:
+    return bool(plan.tables and plan.options.get("quarantine"))
 
 
 def steps_of(plan: Plan) -> list[StepRow]:
     """All steps of a plan in the order in which they run."""
-    before: list[tuple[str, int]] = []
+    before: list[tuple[str, int]] = [("quarantine", plan.tables[0].index)] if _sets_aside(plan) else []
     after: list[tuple[str, int]] = []
     # What the old tables have is made before any is swapped, that of parents before that of their children.
     attaching = [t.index for t in sorted(plan.tables, key=lambda t: t.wave) if t.target.attachments]
@@ -113,6 +117,10 @@ class StepRunner:
                 target.swap(table.load_name, table.target.name, table.target.attachments)
             case "sequences":
                 target.set_sequences(table.target)
+            case "quarantine":
+                from rowferry.engine import quarantine
+
+                quarantine.make(target, TableName(*self._plan.options["quarantine"]))
             case "baseline":
                 return detail
             case _:

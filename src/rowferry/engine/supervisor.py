@@ -15,6 +15,7 @@ import os
 import secrets
 import threading
 import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -187,7 +188,7 @@ class Copy:
 
     def _concluded(self, report: Report) -> Report:
         self._on_event(JobFinished(report))
-        if report.exit_code:
+        if report.exit_code and report.status != "quarantined":
             difference = DifferenceError(report.error or "source and target differ")
             difference.report = report
             raise difference
@@ -317,8 +318,19 @@ class Copy:
             "workers": r.workers,
             "target_triggers": r.target_triggers,
             "require_snapshot": r.require_snapshot,
+            **self._quarantining(),
             **self._throttles(),
         }
+
+    def _quarantining(self) -> dict[str, Any]:
+        """Where rows that cannot be carried go, if anywhere."""
+        r = self._request
+        if r.on_error != "quarantine":
+            return {}
+        from rowferry.engine import quarantine
+
+        name = quarantine.place(registry.capabilities(r.target.engine), r.ledger_schema)
+        return {"quarantine": [name.schema, name.name], "max_quarantined": r.max_quarantined}
 
     def _throttles(self) -> dict[str, Any]:
         """What holds the job back, where something does: a ``resume`` goes on as gently."""
@@ -404,7 +416,8 @@ class Copy:
                     table=str(table.source.name),
                     hint="start a new job for the new shape",
                 )
-        if job.token != self._token:
+        if job.token != self._token or any(table.dedup is not None for table in plan.tables):
+            # (A dedup reads what was committed: the COMMIT of a process that has just died is waited for.)
             # First of all: from here on workers of another process, under the old state, finish no chunk any more.
             target.ledger.set_token(job.id, self._token)
         chunks = target.ledger.chunks(job.id)
@@ -424,6 +437,13 @@ class Copy:
         shared = Shared(job.id, plan, source, target, stop, self._token, self._on_event, self._ahead)
         shared.throttle, shared.breaker = self._throttle, self._breaker
         shared.counts_refused = self._request.max_refused is not None
+        if plan.options.get("quarantine") and plan.tables:
+            from rowferry.engine.quarantine import Quarantine
+
+            most, caps = self._request.max_quarantined, registry.capabilities(self._request.target.engine)
+            rows_max = limits.QUARANTINED_MAX if most is None else most
+            known = target.ledger.chunks(job.id)
+            shared.quarantine = Quarantine(target, job.id, plan, known, caps.savepoints, rows_max)
         watching = self._throttle.watching(source, target, stop) if self._throttle else contextlib.nullcontext()
         with watching, self._deduplicating(shared):
             self._let_work(shared, job)
@@ -490,6 +510,10 @@ class Copy:
         if job.state == "finished":
             return self._finished_before(job)
         plan = self._plan_of(job)
+        if any(table.dedup is not None for table in plan.tables):
+            raise ConfigError(
+                "the job deduplicates, and what one process has claimed another does not know", hint="leave out --join"
+            )
         self._job = job
         self._guarantee = source.open_snapshot(self._request.workers, adopt=_snapshot_of(job.token))
         self._token = _token_of(source)
@@ -624,11 +648,16 @@ class Copy:
             for t in tables
             if t.equal is False
         ]
+        aside = sum(t.rows_quarantined for t in tables)
+        status = "different" if problems else "quarantined" if aside else "ok"
+        if aside:
+            again = f"rowferry retry-quarantined {self._request.target.safe_url} {job.name}"
+            problems.append(f"{aside:,} rows were quarantined: mend what stands beside them, then: {again}")
         return msgspec.structs.replace(
             report,
             tables=tuple(tables),
             notes=tuple(notes),
-            status="different" if problems else "ok",
+            status=status,
             exit_code=1 if problems else 0,
             error="; ".join(problems) or None,
             seconds=time.monotonic() - self._started,

@@ -62,6 +62,8 @@ class Transfer:
 
     #: Tables that get rows out of the same chunk (``staged.Branch``).
     branches: tuple[Any, ...] = ()
+    #: Where rows go that cannot be carried, if anywhere (``quarantine.Aside``).
+    aside: Any = None
 
     def __init__(self, way: TableWay, stop: threading.Event) -> None:
         self._way = way

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from rowferry import limits
-from rowferry.adapters.protocol import Cuttable, Reader, ReadRequest, Source, Target, Writer, WriteRequest
+from rowferry.adapters.protocol import Block, Cuttable, Reader, ReadRequest, Source, Target, Writer, WriteRequest
 from rowferry.engine.ahead import Ahead
 from rowferry.engine.prefetch import Prefetch
 from rowferry.engine.progress import ChunkFinished, ChunkRetried, ChunkStarted, EventHandler, Note, Waiting
@@ -319,14 +320,15 @@ class Worker(threading.Thread):
         rows_wanted = 0
         if plan.transform is not None:
             stage = transforming.stage_of(plan.transform, str(plan.source.name))
-            rows_wanted = stage.batch_rows
+            if shared.throttle is None or not shared.throttle.paces:  # what was cut small is not put together again
+                rows_wanted = stage.batch_rows
             if plan.index not in self._stages:
                 self._stages[plan.index] = stage.worker()
         branches = [Branch(self._way(fed)) for fed in shared.plan.tables if fed.fed_by == plan.index]
         dedup = shared.dedups[plan.index].begin(chunk.number) if plan.dedup is not None else None
-        return StagedTransfer(
-            self._way(plan), shared.stop, self._stages.get(plan.index), dedup, branches, rows_wanted=rows_wanted
-        )
+        aside = shared.quarantine.aside(plan, chunk) if shared.quarantine is not None else None
+        opened = self._stages.get(plan.index)
+        return StagedTransfer(self._way(plan), shared.stop, opened, dedup, branches, aside, rows_wanted=rows_wanted)
 
     def _close_stages(self) -> None:
         stages, self._stages = self._stages, {}
@@ -349,9 +351,16 @@ class Worker(threading.Thread):
 
     def _load(self, plan: TablePlan, chunk: ChunkRow, transfer: Transfer, began: float) -> None:
         """One chunk from its read to its COMMIT."""
-        assert self._reader is not None
         assert self._writer is not None
-        shared, name = self._shared, str(plan.source.name)
+        with self._reading(plan, chunk, transfer) as blocks:
+            accepted = self._writer.write(self._write_request(plan, chunk), transfer.through(blocks))
+        self._land(plan, chunk, transfer, accepted, began)
+
+    @contextlib.contextmanager
+    def _reading(self, plan: TablePlan, chunk: ChunkRow, transfer: Transfer) -> Iterator[Iterable[Block]]:
+        """The chunk's blocks as the source gives them, read ahead."""
+        assert self._reader is not None
+        shared = self._shared
         read = ReadRequest(
             table=plan.source,
             columns=plan.reads or tuple((c.source, c.form) for c in plan.columns),
@@ -362,14 +371,21 @@ class Worker(threading.Thread):
         )
         cut = self._reader.cut if isinstance(self._reader, Cuttable) else None
         with Prefetch(self._reader.read(read), limits.QUEUE_BYTES, cut) as ahead:
-            blocks = ahead if shared.throttle is None else shared.throttle.paced(ahead, chunk)
-            accepted = self._writer.write(self._write_request(plan, chunk), transfer.through(blocks))
+            yield ahead if shared.throttle is None else shared.throttle.paced(ahead, chunk)
+
+    def _land(self, plan: TablePlan, chunk: ChunkRow, transfer: Transfer, accepted: int, began: float) -> None:
+        """What comes after a chunk's rows: those of the tables that it feeds, its row in the ledger, COMMIT."""
+        assert self._writer is not None
+        shared, name = self._shared, str(plan.source.name)
         _require_all(transfer.rows_sent, accepted)
         for branch in transfer.branches:
             if branch.rows_sent:
                 accepted_there = self._writer.write(self._write_request(branch.plan, chunk), branch.blocks())
                 _require_all(branch.rows_sent, accepted_there, branch.plan)
         passing("loaded")
+        if transfer.aside is not None:
+            transfer.aside.write(self._writer)
+            passing("set aside")
         done = msgspec.structs.replace(
             chunk,
             state="done",

@@ -43,10 +43,12 @@ COLUMNS: tuple[tuple[str, Type, bool], ...] = (
     ("row_data", _LONG, False),
 )
 
-#: As the source gave it: it has to go through the table's transform.
+#: What a row had gone through when it was set aside. As the source gave it, before the table's transform:
 READ = "read"
-#: After the transform (or where there is none): it has to be converted and written.
-SENT = "sent"
+#: after the transform (or without one), before its values were converted to the target's types:
+PASSED = "passed"
+#: in the target's types, under the target's names: the target refused it.
+CONVERTED = "converted"
 
 
 class Kept(msgspec.Struct, frozen=True):

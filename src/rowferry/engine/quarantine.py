@@ -1,0 +1,285 @@
+"""The quarantine of a copy: rows that cannot be carried are kept in the target, in their chunk's own transaction.
+
+convert fails ─┐
+the transform  ├─► Aside (one chunk's) ─► rowferry_quarantine ─► COMMIT with the chunk's rows
+the target     ┘
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import pyarrow as pa
+
+from rowferry.adapters.protocol import Block, Capabilities, Target, Writer, WriteRequest
+from rowferry.engine.bisect import Search, Spool, refuses_rows
+from rowferry.engine.transfer import TableWay
+from rowferry.errors import DataError, LedgerError, RefusedError, RowferryError, StoppedError
+from rowferry.model import (
+    QUARANTINE_NAME,
+    ChunkRow,
+    Column,
+    ColumnPlan,
+    Comparison,
+    Digest,
+    Plan,
+    Refusal,
+    Table,
+    TableName,
+    TablePlan,
+)
+from rowferry.stages import quarantine as kept
+from rowferry.stages.digest import Digester
+from rowferry.stages.flow import Refused
+from rowferry.types import Type
+
+
+def place(caps: Capabilities, ledger_schema: str) -> TableName:
+    """Where the quarantine stands: beside the ledger. There rowferry has made tables already, nothing of it is copied
+    or compared, and who drops the ledger drops it too."""
+    return TableName(ledger_schema if caps.ledger_schema else None, QUARANTINE_NAME)
+
+
+def table_plan(target: Target, name: TableName) -> TablePlan:
+    """The way of our own columns into the quarantine's table. Raises RefusedError where they do not fit."""
+    standing = target.describe(name)
+    columns: list[ColumnPlan] = []
+    for called, t, nullable in kept.COLUMNS:
+        made = target.plan_column(Column(called, t, nullable, forms=(t,)), t)
+        if isinstance(made, Refusal):
+            raise RefusedError(f"the quarantine cannot be made: {made.reason}", table=str(name), column=called)
+        if standing is not None:
+            try:
+                made = standing.column(called)
+            except KeyError:
+                raise RefusedError(
+                    f"the quarantine has no column {called!r}: it is not of this version of rowferry",
+                    table=str(name),
+                    hint="send its rows again with the version that made it, or give the table another name",
+                ) from None
+        columns.append(ColumnPlan(called, t, called, made, Comparison(t, made.type, "")))
+    table = Table(name, tuple(c.column for c in columns), primary_key=("id",))
+    return TablePlan(0, table, standing or table, tuple(columns), exists=standing is not None)
+
+
+def make(target: Target, name: TableName) -> None:
+    """Makes the table where there is none. Idempotent."""
+    if target.describe(name) is None:
+        plan = table_plan(target, name)
+        target.create_table(plan.target, name, "rowferry")
+        target.add_keys(plan.target, name)
+
+
+class Keeper:
+    """Writes kept rows into the quarantine's table, and takes them out of it. For one target; of any thread."""
+
+    def __init__(self, target: Target, name: TableName) -> None:
+        self.name = name
+        self._way = TableWay(table_plan(target, name))
+
+    def write(self, writer: Writer, rows: Sequence[kept.Kept], chunk: ChunkRow | None = None) -> None:
+        """Adds n rows in the open transaction. chunk: the one that they were set aside of."""
+        if not rows:
+            return
+        request = WriteRequest(
+            self._way.plan.target,
+            self.name,
+            self._way.plan.columns,
+            job=rows[0].job,
+            table_index=chunk.table if chunk else 0,
+            chunk=chunk.number if chunk else 0,
+        )
+        accepted = writer.write(request, [Block(self._way.convert(kept.batch_of(rows), {}))])
+        if accepted != len(rows):
+            raise LedgerError(f"{len(rows):,} rows were sent to the quarantine, and it took {accepted:,}")
+
+    def remove(self, writer: Writer, rows: Sequence[kept.Kept]) -> None:
+        """Takes n rows out, in the open transaction."""
+        gone = writer.remove(self.name, "id", [row.id for row in rows])
+        if gone != len(rows):
+            raise LedgerError(
+                f"{gone:,} of {len(rows):,} rows were still in the quarantine: another process sends them again",
+                transient=True,
+            )
+
+
+class Quarantine:
+    """What the workers of one process share of a job's quarantine."""
+
+    def __init__(
+        self, target: Target, job: str, plan: Plan, chunks: Sequence[ChunkRow], savepoints: bool, rows_max: int
+    ) -> None:
+        self.job = job
+        self.savepoints = savepoints
+        schema, name = plan.options["quarantine"]
+        self.keeper = Keeper(target, TableName(schema, name))
+        self.rows_max: int = rows_max
+        self._rows = sum(int(c.counts.get("quarantined", 0)) for c in chunks if c.state == "done")
+        self._lock = threading.Lock()
+
+    def aside(self, plan: TablePlan, chunk: ChunkRow) -> Aside:
+        return Aside(self, plan, chunk)
+
+    def check_room(self, more: int, last: kept.Set) -> None:
+        """Raises DataError where ``more`` rows beside those that are kept already are too many."""
+        if self._rows + more > self.rows_max:
+            where = f" of column {last.column!r}" if last.column else ""
+            raise DataError(
+                f"more than {self.rows_max:,} rows would be quarantined; the last one{where}: {last.reason}",
+                hint="mend what they have in common, or go on with a larger --max-quarantined",
+            )
+
+    def reserve(self, rows: int, last: kept.Set) -> None:
+        with self._lock:
+            self.check_room(rows, last)
+            self._rows += rows
+
+    def give_back(self, rows: int) -> None:
+        with self._lock:
+            self._rows -= rows
+
+
+class Aside:
+    """The rows of one try of a chunk that were set aside. Held as texts; never more than the job may set aside."""
+
+    def __init__(self, quarantine: Quarantine, plan: TablePlan, chunk: ChunkRow) -> None:
+        self._quarantine = quarantine
+        self._plan = plan
+        self._chunk = chunk
+        self._reserved = 0
+        self._passed = tuple((c.source, c.form) for c in plan.columns)
+        self._converted = tuple((c.target, c.column.type) for c in plan.columns)
+        names = {c.target: c.source for c in plan.columns}
+        self._key = tuple(names[k] for k in plan.key if k in names)
+        comparisons = [c.comparison for c in plan.columns]
+        self._digests = Digester(comparisons, "source"), Digester(comparisons, "target")
+        self.rows: list[kept.Set] = []
+
+    @property
+    def digest(self) -> Digest:
+        """Of the rows that were set aside after the transform, or where there is none."""
+        return self._digests[0].digest + self._digests[1].digest
+
+    def _add(self, row: kept.Set) -> None:
+        self._quarantine.check_room(len(self.rows) + 1, row)
+        self.rows.append(row)
+
+    def refused(self, refused: Refused) -> None:
+        """A row that the transform set aside."""
+        forms = [(name, self._form(name)) for name in refused.row.schema.names]
+        key = self._plan.source.identifying_key
+        self._add(kept.set_aside(refused.row, 0, forms, key, kept.READ, refused.column, refused.reason))
+
+    def _form(self, name: str) -> Type:
+        return dict(self._plan.reads)[name]
+
+    def convert(self, way: TableWay, batch: pa.RecordBatch, touched: dict[str, int]) -> pa.RecordBatch:
+        """``way.convert`` of the rows that it takes; the others are set aside."""
+        seen: dict[str, int] = {}
+        try:
+            converted = way.convert(batch, seen)
+        except DataError as error:
+            if error.transient:
+                raise
+            seen = {}
+            converted = way.convert(kept.sift(batch, lambda rows: way.convert(rows, {}), self._unfit(batch)), seen)
+        for column, count in seen.items():
+            touched[column] = touched.get(column, 0) + count
+        return converted
+
+    def _unfit(self, batch: pa.RecordBatch) -> Callable[[int, DataError], None]:
+        def found(index: int, error: DataError) -> None:
+            self._digests[0].add(batch.slice(index, 1))
+            self._add(
+                kept.set_aside(batch, index, self._passed, self._key, kept.PASSED, error.column, kept.reason_of(error))
+            )
+
+        return found
+
+    def refused_by_target(self, row: pa.RecordBatch, error: RowferryError) -> None:
+        """A row, as it was sent, that the target does not take."""
+        self._digests[1].add(row)
+        key = [k for k in self._plan.key if k in dict(self._converted)]
+        self._add(kept.set_aside(row, 0, self._converted, key, kept.CONVERTED, error.column, kept.reason_of(error)))
+
+    def write(self, writer: Writer) -> None:
+        """Writes the rows into the quarantine, in the chunk's transaction; what an earlier state of the source had
+        left there of this chunk goes."""
+        chunk, quarantine = self._chunk, self._quarantine
+        chunk_id = f"{quarantine.job}/{chunk.table}/{chunk.number}"
+        if chunk.bound.physical:
+            writer.remove(quarantine.keeper.name, "chunk_id", [chunk_id])
+        if not self.rows:
+            return
+        quarantine.reserve(len(self.rows), self.rows[-1])
+        self._reserved = len(self.rows)
+        quarantine.keeper.write(writer, [self._kept(n, row, chunk_id) for n, row in enumerate(self.rows)], chunk)
+
+    def _kept(self, number: int, row: kept.Set, chunk_id: str) -> kept.Kept:
+        plan = self._plan
+        return kept.Kept(
+            f"{chunk_id}/{number}",
+            chunk_id,
+            self._quarantine.job,
+            plan.index,
+            str(plan.source.name),
+            str(plan.target.name),
+            self._chunk.number,
+            row.stage,
+            row.row_key,
+            row.column,
+            row.reason,
+            row.row_data,
+        )
+
+    def end(self, *, committed: bool) -> None:
+        """The chunk is committed, or is given back."""
+        if self._reserved and not committed:
+            self._quarantine.give_back(self._reserved)
+        self._reserved = 0
+
+
+class Watched:
+    """Iterates blocks and remembers whether they themselves failed: then it was not the target that refused rows."""
+
+    def __init__(self, blocks: Iterable[Block]) -> None:
+        self._blocks = blocks
+        self.failed = False
+
+    def __iter__(self) -> Iterator[Block]:
+        try:
+            yield from self._blocks
+        except Exception:
+            self.failed = True
+            raise
+
+    def refused_by_target(self, error: RowferryError) -> bool:
+        return not self.failed and refuses_rows(error)
+
+
+def load_what_passes(
+    writer: Writer,
+    request: WriteRequest,
+    blocks: Iterable[Block],
+    aside: Aside,
+    savepoints: bool,
+    stop: threading.Event,
+) -> tuple[int, Digest]:
+    """Loads the rows of ``blocks`` (a chunk that the target refused as it was) but those that it refuses; returns how
+    many, and the digest of those that are set aside here."""
+
+    def check() -> None:
+        if stop.is_set():
+            raise StoppedError("stopped")
+
+    with Spool() as spool:
+        for block in blocks:
+            spool.add(block.batch)
+
+        def refused(row: int, error: RowferryError) -> None:
+            aside.refused_by_target(next(spool.batches(row, row + 1)), error)
+
+        before = aside.digest
+        loaded = Search(writer, request, spool, refused, check).load(savepoints)
+        return loaded, aside.digest - before
