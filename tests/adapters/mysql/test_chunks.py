@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import pathlib
 from collections.abc import Callable, Iterator
 
 import msgspec
 import pytest
 
 import mysql_servers
+import rowferry
 from rowferry import endpoint, limits
 from rowferry.adapters.mysql import catalog
 from rowferry.adapters.mysql.chunks import Splitter, select_from
@@ -199,6 +201,20 @@ def test_a_view_is_one_stream(session: MysqlSession) -> None:
     assert view is not None
     (bound,) = Splitter(session, str(session.query("SELECT DATABASE()")[0][0])).split(view, None, 1_000, 0)
     assert bound.data == {}
+
+
+@pytest.mark.parametrize(("workers", "chunks"), [(2, 4), (3, 3), (5, 5), (6, 6)])
+def test_chunks_of_many_rows_divide_among_the_workers(
+    mysql_database: Callable[[], str], tmp_path: pathlib.Path, workers: int, chunks: int
+) -> None:
+    url = mysql_database()
+    session = connect(parameters(endpoint.parse(url)), SourceError)
+    session.query("CREATE TABLE t (id int PRIMARY KEY)")
+    session.query(f"INSERT INTO t SELECT seq FROM seq_1_to_{5 * limits.DUCKDB_CHUNK_ROWS_MIN + 40_000}")
+    session.query("ANALYZE TABLE t")
+    session.close()
+    plan = rowferry.plan(url, f"duckdb:///{tmp_path / 'target.duckdb'}", workers=workers, chunk_bytes=1 << 20)
+    assert [table.chunks for table in plan.tables] == [chunks]
 
 
 @pytest.mark.parametrize(

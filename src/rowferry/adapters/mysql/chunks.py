@@ -37,6 +37,8 @@ SPARSE_FACTOR = 3.0
 #: The first column of a longer key is cut by arithmetic where one of its values has, as the server
 #: reckons, at most this part of a chunk's rows.
 LEADING_SHARE_MAX = 0.05
+#: The part of a chunk that the last but one takes in, where nothing but that would be left for the last.
+REMAINDER_SHARE = 0.02
 #: Chunks of a longer key whose rows the server is asked to reckon (some 0.3 ms each), and how many times too
 #: large one of them may be: beyond that its first column is too uneven for arithmetic.
 RECKONED_MAX, UNEVEN_FACTOR = 2_000, 4.0
@@ -201,7 +203,8 @@ class Splitter:
             return None
         if len(key) > 1 and rows / max(values, 1) > LEADING_SHARE_MAX * rows_per_chunk:
             return None
-        count = min(math.ceil(rows / rows_per_chunk), reach)
+        # A remainder of a few rows is not worth a chunk.
+        count = min(math.ceil(rows / rows_per_chunk - REMAINDER_SHARE), reach)
         cuts = even_cuts(int(low), int(high), count)
         if len(key) > 1 and self._largest(table, key[0], cuts) > UNEVEN_FACTOR * rows_per_chunk:
             return None
