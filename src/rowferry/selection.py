@@ -7,7 +7,6 @@ unquoted part of ``NEWNAME`` stands for the source table's own name: ``'sales.*:
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
 import re
 from collections.abc import Callable, Collection, Sequence
@@ -187,6 +186,8 @@ def _near(selector: Selector, names: Sequence[TableName]) -> str:
         return "the source holds no tables"
     texts = {str(name): name for name in names}
     wanted = selector.name.text if selector.schema is None else f"{selector.schema.text}.{selector.name.text}"
+    import difflib  # only for a name that is not there
+
     near = [t for t, n in texts.items() if n.name == selector.name.text] or difflib.get_close_matches(wanted, texts, 3)
     if near:
         return f"did you mean {', '.join(repr(n) for n in near[:3])}?"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
+import threading
 from collections.abc import Iterator
 
 import msgspec
@@ -75,18 +76,44 @@ class PlannedTarget:
     def __init__(self, request: Request) -> None:
         self._request = request
         self._open = contextlib.ExitStack()
+        self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()
+        self._left = False
+        self._error: BaseException | None = None
         self._server = registry.capabilities(request.target.engine).server
         self._target: Target | None = None
 
     def __enter__(self) -> PlannedTarget:
+        if self._server:
+            # While the source is opened: either waits for its server.
+            self._thread = threading.Thread(target=self._connect, name="rowferry-target", daemon=True)
+            self._thread.start()
         return self
 
     def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._left = True
         self._open.close()
 
+    def _connect(self) -> None:
+        try:
+            with contextlib.ExitStack() as opened:
+                target = opened.enter_context(target_of(self._request))
+                with self._lock:
+                    if not self._left:  # else nobody wants it any more, and it is closed right away
+                        self._target = target
+                        self._open = opened.pop_all()
+        except BaseException as error:  # noqa: BLE001 - raised in the thread that asks for the target
+            self._error = error
+
     def to_plan_for(self) -> Target:
-        opened = target_of(self._request) if self._server else target_to_plan_for(self._request)
-        self._target = self._open.enter_context(opened)
+        if self._thread is None:
+            self._target = self._open.enter_context(target_to_plan_for(self._request))
+            return self._target
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
+        assert self._target is not None
         return self._target
 
     def to_write(self) -> Target:

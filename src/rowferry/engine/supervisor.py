@@ -23,7 +23,7 @@ import msgspec
 from rowferry import limits
 from rowferry.adapters import registry
 from rowferry.adapters.protocol import Noting, Orphaning, Source, Target
-from rowferry.engine import opening, outcome, planner, proof, unfit, unique
+from rowferry.engine import opening, outcome, planner, unique
 from rowferry.engine.ahead import Ahead
 from rowferry.engine.jobs import plan_of
 from rowferry.engine.progress import EventHandler, JobFinished, JobStarted, Note, TableTotals, Waiting
@@ -121,8 +121,8 @@ class Copy:
         request = self._request
         with (
             Cutter(self._stop) as cutter,
-            opening.source_of(request) as source,
             opening.PlannedTarget(request) as planned,
+            opening.source_of(request) as source,
             contextlib.ExitStack() as held,
         ):
             cutter.watch(source)
@@ -453,6 +453,8 @@ class Copy:
         for table, (first, last) in shared.spans.items():
             self._spans[table] = (self._spans.get(table, (first, last))[0], last)
         if isinstance(shared.error, DataError):
+            from rowferry.engine import unfit
+
             unfit_rows = unfit.count_unfit(source, plan, shared.error, self._request.workers, self._stop)
             if unfit_rows is not None:
                 shared.error.message += f"; {unfit_rows:,} rows of the column hold such a value"
@@ -631,18 +633,22 @@ class Copy:
         whole = {
             t.index for t in plan.tables if self._request.verify or t.target.volatile or unique.may_merge(t, plan.mode)
         }
-        tables = proof.prove(
-            source,
-            target,
-            plan,
-            report.tables,
-            whole=set() if self._request.no_verify else whole,
-            stale=set() if self._request.no_verify else stale,
-            baseline=lambda index: baseline_of(steps, index),
-            request=self._request,
-            on_event=self._on_event,
-            stop=self._stop,
-        )
+        tables = list(report.tables)
+        if (whole or stale) and not self._request.no_verify:
+            from rowferry.engine import proof  # a copy that reads nothing again does not load what compares
+
+            tables = proof.prove(
+                source,
+                target,
+                plan,
+                report.tables,
+                whole=whole,
+                stale=stale,
+                baseline=lambda index: baseline_of(steps, index),
+                request=self._request,
+                on_event=self._on_event,
+                stop=self._stop,
+            )
         problems += [
             f"table {t.target!r}: {t.missing or 0:,} rows missing, {t.extra or 0:,} extra, {t.changed or 0:,} changed"
             for t in tables

@@ -40,14 +40,15 @@ ORDER BY n.nspname = 'public' DESC, n.nspname COLLATE "C", c.relname COLLATE "C"
 """
 
 _TABLE = """
-SELECT c.oid, c.relkind, c.relrowsecurity,
-       (SELECT coalesce(sum(pg_table_size(t.oid)), 0)::bigint
-        FROM (SELECT c.oid UNION SELECT i.relid FROM pg_partition_tree(c.oid) i WHERE i.isleaf) t(oid)),
-       EXISTS (SELECT FROM pg_inherits i WHERE i.inhparent = c.oid),
-       EXISTS (SELECT FROM (SELECT c.oid UNION SELECT i.relid FROM pg_partition_tree(c.oid) i) t(oid)
-               JOIN pg_class u ON u.oid = t.oid AND u.relpersistence = 'u'), c.relhastriggers OR c.relhasrules
+SELECT c.oid, c.relkind, coalesce(pg_table_size(c.oid), 0), c.relpersistence = 'u', c.relhastriggers OR c.relhasrules
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE n.nspname = ? AND c.relname = ? AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
+"""
+
+#: The same of a partitioned table's partitions: bytes, and whether any is unlogged.
+_PARTITIONS = """
+SELECT coalesce(sum(pg_table_size(u.oid)) FILTER (WHERE i.isleaf), 0)::bigint, bool_or(u.relpersistence = 'u')
+FROM pg_partition_tree({oid}) i JOIN pg_class u ON u.oid = i.relid
 """
 
 _COLUMNS = """
@@ -61,6 +62,14 @@ FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
 LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
 LEFT JOIN pg_collation co ON co.oid = a.attcollation LEFT JOIN pg_namespace cn ON cn.oid = co.collnamespace
 WHERE a.attrelid = {oid} AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum
+"""
+
+#: What a fingerprint is of, in the places that _COLUMNS has for it; asked before and after each chunk.
+_SHAPE = """
+SELECT c.oid, a.attnum, a.attname, a.atttypid, a.atttypmod, a.attnotnull, NULL, NULL, a.attgenerated
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+WHERE n.nspname = ? AND c.relname = ? ORDER BY a.attnum
 """
 
 #: Only keys that hold at every moment and for every row: not partial, not of expressions, not deferrable.
@@ -113,7 +122,7 @@ class Catalog:
     def __init__(self, session: Session, ledger_schema: str = "rowferry") -> None:
         self._session = session
         self._ledger_schema = ledger_schema
-        self._types: dict[int, TypeRow] = {}
+        self._types: dict[int, TypeRow] = dict(types.OWN)
 
     def names(self, kinds: str) -> list[TableName]:
         """Relations of user schemas by relkind (``rp``: tables; ``vmf``: views and foreign tables)."""
@@ -125,7 +134,7 @@ class Catalog:
         return [table_name(schema, name) for schema, name in self._session.query(sql)]
 
     def types(self, needed: set[int]) -> dict[int, TypeRow]:
-        """pg_type by OID: those of the server's own that are needed (of 600 that there are), with what they are made
+        """pg_type by OID: those of the server's own that are needed (of 600 that there are), and what they are made
         of; or all, where a type of a user's is needed that is not known (it may have been made meanwhile)."""
         while missing := needed - self._types.keys():
             own = all(oid < types.FIRST_USER_OID for oid in missing)
@@ -143,14 +152,16 @@ class Catalog:
         self._session = session
 
     def forget_types(self) -> None:
-        self._types = {}
+        self._types = dict(types.OWN)
 
     def describe(self, name: TableName, *, census: bool = False, as_target: bool = False) -> Table | None:
         """The table, or None. census: arrays are looked at. as_target: ``type`` is what can be written."""
         found = self._session.execute(_TABLE, (schema_of(name), name.name))
         if not found:
             return None
-        oid, kind, _, size, _, unlogged, hooked = found[0]
+        oid, kind, size, unlogged, hooked = found[0]
+        if kind == "p":
+            size, unlogged = self._session.query(_PARTITIONS.format(oid=oid))[0]
         rows = self._session.query(_COLUMNS.format(oid=oid))
         self.types({r[2] for r in rows})
         columns, arrays = [], []
@@ -252,16 +263,8 @@ class Catalog:
 
     def fingerprint(self, name: TableName) -> str:
         """The table's fingerprint now; '' where it is gone."""
-        found = self._session.execute(_TABLE_OID, (schema_of(name), name.name))
-        if not found:
-            return ""
-        oid = found[0][0]
-        return fingerprint(oid, self._session.query(_COLUMNS.format(oid=oid)))
-
-
-_TABLE_OID = (
-    "SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = ? AND c.relname = ?"
-)
+        found = self._session.execute(_SHAPE, (schema_of(name), name.name))
+        return fingerprint(found[0][0], [row[1:] for row in found if row[1] is not None]) if found else ""
 
 
 def from_clause(name: TableName, kind: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
@@ -53,6 +55,9 @@ PINNED = {
 _KNOWN: dict[str, frozenset[str]] = {}
 _UNKNOWN_SETTING = "42704"
 
+#: A placeholder, or what is quoted (to the end, where the quote does not end).
+_PLACES = re.compile(r"""\?|'[^']*'?|"[^"]*"?""")
+
 _INTEGER_OIDS = frozenset((20, 21, 23, 26, 28))
 _FLOAT_OIDS = frozenset((700, 701))
 _BOOL_OID = 16
@@ -95,19 +100,8 @@ def to_text(value: Any) -> str | None:
 
 def numbered(sql: str) -> str:
     """``?`` placeholders as ``$1`` …; those within quotes are left alone."""
-    if "?" not in sql:
-        return sql
-    out, number, quote = [], 0, ""
-    for c in sql:
-        if quote:
-            quote = "" if c == quote else quote
-        elif c in "'\"":
-            quote = c
-        elif c == "?":
-            number += 1
-            c = f"${number}"
-        out.append(c)
-    return "".join(out)
+    numbers = itertools.count(1)
+    return _PLACES.sub(lambda found: f"${next(numbers)}" if found[0] == "?" else found[0], sql)
 
 
 def values(result: Result) -> list[tuple[Any, ...]]:

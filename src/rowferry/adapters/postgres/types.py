@@ -86,6 +86,22 @@ class Forms(msgspec.Struct, frozen=True):
     is_array: bool = False
 
 
+def _own(oid: int, name: str) -> TypeRow:
+    return TypeRow(oid, "pg_catalog", name, "b", 0, -1, 0, 0, True, 0)
+
+
+#: Types whose rows are the same in every server: most tables have no others, and nothing is asked about them.
+OWN = {
+    oid: _own(oid, name)
+    for oid, name in (
+        (16, "bool"), (17, "bytea"), (20, "int8"), (21, "int2"), (23, "int4"), (25, "text"), (114, "json"),
+        (700, "float4"), (701, "float8"), (BPCHAR, "bpchar"), (VARCHAR, "varchar"), (DATE, "date"), (TIME, "time"),
+        (TIMESTAMP, "timestamp"), (TIMESTAMPTZ, "timestamptz"), (INTERVAL, "interval"), (TIMETZ, "timetz"),
+        (NUMERIC, "numeric"), (2950, "uuid"), (JSONB, "jsonb"),
+    )
+}  # fmt: skip
+
+
 def holds_oids(types: dict[int, TypeRow], oid: int) -> bool:
     """Whether the binary form of a type means something in its own database only, or is unknown to us."""
     row = types[oid]
