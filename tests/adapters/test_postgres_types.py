@@ -229,3 +229,14 @@ def test_block_keeps_rows_of_raw_frames_and_batch_together(filled: tuple[str, di
             reader.read(contract.request(table, Bound({}), intake=contract.intake_of([c.type for c in table.columns])))
         )
     assert sum(b.batch.num_rows for b in blocks) == 3 and all(len(memoryview(b.raw)) > 0 for b in blocks)
+
+
+def test_types_that_are_not_asked_about_are_what_the_server_has(postgres_server: servers.Postgres) -> None:
+    with postgres_server.connect() as connection:
+        found = connection.execute(
+            "SELECT t.oid::int8, n.nspname, t.typname, t.typtype::text, t.typbasetype::int8, t.typtypmod, "
+            "t.typelem::int8, t.typrelid::int8, t.typsend <> 0 AND t.typreceive <> 0, 0 "
+            "FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace WHERE t.oid = ANY (%s)",
+            (list(types.OWN),),
+        ).fetchall()
+    assert {int(str(row[0])): types.TypeRow(*row) for row in found} == types.OWN  # type: ignore[arg-type]

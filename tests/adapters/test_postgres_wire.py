@@ -14,6 +14,7 @@ import pytest
 
 import servers
 from rowferry import endpoint
+from rowferry.adapters.postgres import session as session_module
 from rowferry.adapters.postgres import wire as wire_module
 from rowferry.adapters.postgres.connect import connect, parameters
 from rowferry.adapters.postgres.session import Session, numbered
@@ -177,7 +178,15 @@ def test_fields_of_an_error_that_is_not_utf8_are_readable() -> None:
     assert error_fields(b"SERROR\0C22021\0Mbad \xff\0\0") == {"S": "ERROR", "C": "22021", "M": "bad \ufffd"}
 
 
-def test_hostile_settings_of_role_and_database_are_overruled(postgres_server: servers.Postgres, url: str) -> None:
+@pytest.mark.parametrize("known", [False, True])
+def test_hostile_settings_of_role_and_database_are_overruled(
+    postgres_server: servers.Postgres, session: Session, url: str, known: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a process's first session, which finds out what there is to set, and by those that follow."""
+    version = session.wire.parameters["server_version"]
+    assert session_module._KNOWN[version] >= {"search_path", "TimeZone", "statement_timeout", "jit"}
+    if not known:
+        monkeypatch.delitem(session_module._KNOWN, version)
     name = url.rpartition("/")[2]
     with postgres_server.connect() as c:
         c.execute("DROP ROLE IF EXISTS ferry_hostile")
@@ -204,3 +213,31 @@ def test_hostile_settings_of_role_and_database_are_overruled(postgres_server: se
         hostile.close()
         with postgres_server.connect() as c:
             c.execute("DROP ROLE ferry_hostile")
+
+
+def test_setting_that_another_server_of_the_version_lacks_is_left_out(
+    session: Session, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = session.wire.parameters["server_version"]
+    found = session_module._KNOWN[version]
+    monkeypatch.setitem(session_module.PINNED, "no_such_setting", "1")
+    monkeypatch.setitem(session_module._KNOWN, version, found | {"no_such_setting"})
+    other = connect(parameters(endpoint.parse(url)), TargetError)
+    try:
+        assert other.query("SHOW TimeZone") == [("UTC",)]
+        assert session_module._KNOWN[version] == found
+    finally:
+        other.close()
+
+
+def test_every_session_has_the_same_settings(session: Session, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ", ".join(f"'{name.lower()}'" for name in session_module.PINNED)
+    seen = []
+    for first in (True, False):
+        if first:
+            monkeypatch.delitem(session_module._KNOWN, session.wire.parameters["server_version"])
+        made = connect(parameters(endpoint.parse(url)), TargetError)
+        seen.append(made.query(f"SELECT name, setting FROM pg_settings WHERE lower(name) IN ({names}) ORDER BY name"))
+        made.close()
+    assert seen[0] == seen[1]
+    assert len(seen[0]) > 25

@@ -77,7 +77,9 @@ def pin_sql(known: Collection[str] | None = None) -> str:
         "WHERE pg_catalog.current_setting('synchronous_commit') OPERATOR(pg_catalog.=) 'off'; "
     )
     if known is not None:
-        return durable + "; ".join(f"SET {name} = '{PINNED[name]}'" for name in PINNED if name in known)
+        # SET would make an empty search_path one of a schema whose name is empty.
+        rest = "; ".join(f"SET {name} = '{PINNED[name]}'" for name in PINNED if name in known and PINNED[name])
+        return f"{durable}SELECT pg_catalog.set_config('search_path', '', false); {rest}"
     pairs = ", ".join(f"('{name}', '{value}')" for name, value in PINNED.items())
     return durable + (
         "SELECT v.name, pg_catalog.set_config(v.name, v.value, false) FROM (VALUES "
