@@ -6,6 +6,7 @@ columns that an expression names enter it; rows leave in the order in which they
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 
+from rowferry import compute as pc
 from rowferry import limits
 from rowferry.convert import conversion
 from rowferry.convert.duckdb_form import INTERVAL, canonical, from_duckdb, quote, read_expression, to_duckdb
@@ -26,6 +28,8 @@ _HOURS_MAX = 2_562_046
 _TYPED = "rf typed"
 #: Columns whose values a message shows at most.
 _SHOWN_COLUMNS = 4
+#: Failing rows of a batch of which DuckDB is asked why, one by one (0.4 ms each).
+_REASONS_MAX = 100
 
 
 def connect() -> Any:
@@ -154,14 +158,15 @@ def _require_exact(fields: Sequence[Field], expression: Checked) -> None:
 def _typed(connection: Any, fields: Sequence[Field], expression: Checked, name: str) -> Made:
     import duckdb
 
-    feed = _Feed(_entered(fields, expression.reads, _empty(fields), 0))
+    # What reads no column fails on every row or on none: one row tells.
+    feed = _Feed(_entered(fields, expression.reads, _empty(fields), 0 if expression.reads else 1))
     connection.register(_TYPED, feed)
     try:
         relation = connection.sql(f"SELECT {expression.sql} AS {quote(name)} FROM {quote(_TYPED)}")
         if len(relation.types) != 1:
             raise ConfigError(f"{expression.text!r} gives {len(relation.types)} columns")
         found = _made(relation.types[0], name)
-        relation.fetchall()
+        relation.to_arrow_table()
     except duckdb.Error as error:
         raise ConfigError(f"{expression.text!r}: {_readable(blamed(error), fields)}") from None
     finally:
@@ -207,20 +212,32 @@ class _Feed:
 class Query:
     """A plan's expressions (or some of them), prepared in one worker's DuckDB."""
 
-    def __init__(self, connection: Any, name: str, plan_: Plan, chosen: Sequence[int] | None = None) -> None:
+    def __init__(
+        self, connection: Any, name: str, plan_: Plan, chosen: Sequence[int] | None = None, sql: str | None = None
+    ) -> None:
         self._connection = connection
         self._plan = plan_
         self._name = name
         self._chosen = tuple(range(len(plan_.checked))) if chosen is None else tuple(chosen)
+        self._types = [plan_.made[c].type for c in self._chosen]
         self._reads = tuple(sorted({i for c in self._chosen for i in plan_.checked[c].reads}))
         self._alone: dict[int, Query] = {}
-        view = quote(f"rf rows {name}")
+        self._tries: dict[int, Query | None] = {}
         self._feed = _Feed(_entered(plan_.fields, self._reads, _empty(plan_.fields), 0))
-        connection.register(f"rf rows {name}", self._feed)
-        inner = ", ".join(f"{plan_.checked[c].sql} AS {quote(_out(c))}" for c in self._chosen)
-        outer = ", ".join(f"{plan_.made[c].leaving} AS {quote(_out(c))}" for c in self._chosen)
-        connection.execute(f"PREPARE {quote(f'rf run {name}')} AS SELECT {outer} FROM (SELECT {inner} FROM {view})")
+        connection.register(_view(name), self._feed)
+        if sql is not None:  # _tried: whether it worked comes beside the value
+            self._types.append(Type("bool"))
+        connection.execute(f"PREPARE {quote(f'rf run {name}')} AS {sql or self._plain()}")
         self._run = f"EXECUTE {quote(f'rf run {name}')}"
+
+    def _plain(self) -> str:
+        made = self._plan.made
+        inner = ", ".join(f"{self._plan.checked[c].sql} AS {quote(_out(c))}" for c in self._chosen)
+        outer = ", ".join(f"{made[c].leaving} AS {quote(_out(c))}" for c in self._chosen)
+        return f"SELECT {outer} FROM (SELECT {inner} FROM {quote(_view(self._name))})"
+
+    def _sub(self, name: str) -> str:
+        return f"{self._name} {name}"
 
     def run(self, arrays: Sequence[pa.Array | None], count: int) -> list[pa.Array]:
         """One array for each expression, ``count`` rows each, in canonical Arrow types.
@@ -229,7 +246,7 @@ class Query:
         expression fails on a row, DataError where a value cannot enter.
         """
         if not count:
-            return [pa.array([], self._plan.made[c].type.arrow) for c in self._chosen]
+            return [pa.array([], t.arrow) for t in self._types]
         self._feed.batch = _entered(self._plan.fields, self._reads, arrays, count)
         try:
             # Not connection.sql(): it plans each run anew, which took twice the 0.3 ms of a run of 8,192 rows.
@@ -238,8 +255,7 @@ class Query:
             self._feed.batch = self._feed.batch.slice(0, 0)
         if table.num_rows != count:
             raise AssertionError(f"{table.num_rows} rows came out of expressions over {count}")
-        columns = zip(self._chosen, table.columns, strict=True)
-        return [from_duckdb(column, self._plan.made[c].type) for c, column in columns]
+        return [from_duckdb(column, t) for column, t in zip(table.columns, self._types, strict=True)]
 
     @property
     def failure(self) -> tuple[type[Exception], ...]:
@@ -249,10 +265,11 @@ class Query:
         return duckdb.Error, DataError
 
     def error(
-        self, expression: int, arrays: Sequence[pa.Array | None], row: int, why: str, column: str | None
+        self, expression: int, arrays: Sequence[pa.Array | None], failure: tuple[int, str], column: str | None
     ) -> DataError:
         """What stops the job: the expression, what DuckDB says, and the values that it met in the row."""
         checked, fields = self._plan.checked[expression], self._plan.fields
+        row, why = failure
         seen = []
         for index in checked.reads[:_SHOWN_COLUMNS]:
             text = value_text(arrays[index], row, fields[index].type)
@@ -269,35 +286,69 @@ class Query:
         if self._chosen == (expression,):
             return self
         if expression not in self._alone:
-            name = f"{self._name} {expression}"
-            self._alone[expression] = Query(self._connection, name, self._plan, (expression,))
+            self._alone[expression] = Query(
+                self._connection, self._sub(f"only {expression}"), self._plan, (expression,)
+            )
         return self._alone[expression]
 
-    def failing(
+    def settled(
         self, expression: int, arrays: Sequence[pa.Array | None], count: int
     ) -> tuple[pa.Array, dict[int, str]]:
-        """The expression's array with NULL where it fails, and what DuckDB said of each such row.
-
-        The batch is halved until its parts work or are single rows, so that few bad rows cost little.
-        """
-        single = self.alone(expression)
+        """The expression's array with NULL on the rows where it fails, and what DuckDB says of each of them (of
+        the first hundred; the others' reason is empty)."""
+        tried = self._tried(expression)
+        if tried is not None:
+            with contextlib.suppress(*self.failure):
+                return self._told(expression, arrays, *tried.run(arrays, count))
         pieces: list[pa.Array] = []
         failed: dict[int, str] = {}
-        for start, part, outcome in single._parts(arrays, 0, count):
+        for start, rows, outcome in self.alone(expression)._parts(arrays, 0, count):
             if isinstance(outcome, str):
                 failed[start] = outcome
-                pieces.append(pa.nulls(part, self._plan.made[expression].type.arrow))
+                pieces.append(pa.nulls(rows, self._plan.made[expression].type.arrow))
             else:
                 pieces.append(outcome)
-        return pa.concat_arrays(pieces or [pa.array([], self._plan.made[expression].type.arrow)]), failed
+        return pa.concat_arrays(pieces), failed
 
-    def first_failure(self, expression: int, arrays: Sequence[pa.Array | None], count: int) -> tuple[int, str] | None:
-        """The first row on which the expression fails, and what DuckDB says; None where it works on all."""
-        single = self.alone(expression)
-        for start, _, outcome in single._parts(arrays, 0, count):
+    def _told(
+        self, expression: int, arrays: Sequence[pa.Array | None], made: pa.Array, worked: pa.Array
+    ) -> tuple[pa.Array, dict[int, str]]:
+        rows = pc.indices_nonzero(pc.invert(worked)).to_pylist()
+        failed = dict.fromkeys(rows, "")
+        for row in rows[:_REASONS_MAX]:
+            for _, _, outcome in self.alone(expression)._parts(arrays, row, 1):
+                failed[row] = outcome if isinstance(outcome, str) else ""
+        return made, failed
+
+    def _tried(self, expression: int) -> Query | None:
+        """A query that gives NULL where the expression fails, and whether it worked: one run instead of a search.
+
+        None where DuckDB cannot try the expression (it calls error()).
+        """
+        if expression not in self._tries:
+            checked, made, out = self._plan.checked[expression], self._plan.made[expression], quote(_out(expression))
+            view = quote(_view(self._sub(f"try {expression}")))
+            first = f"SELECT TRY(struct_pack(made := {checked.sql})) AS a FROM {view}"
+            second = f"SELECT a IS NOT NULL AS fine, a.made AS {out} FROM ({first})"
+            third = f"SELECT fine, TRY(struct_pack(made := {made.leaving})) AS b FROM ({second})"
+            sql = f"SELECT b.made, fine AND b IS NOT NULL FROM ({third})"
+            query: Query | None = None
+            with contextlib.suppress(*self.failure):
+                query = Query(self._connection, self._sub(f"try {expression}"), self._plan, (expression,), sql)
+            self._tries[expression] = query
+        return self._tries[expression]
+
+    def first_failure(
+        self, expression: int, arrays: Sequence[pa.Array | None], count: int
+    ) -> tuple[int, str] | pa.Array:
+        """The first row on which the expression fails, and what DuckDB says; its array where it works on all of
+        them, if not on all at once (for want of memory)."""
+        pieces: list[pa.Array] = []
+        for start, _, outcome in self.alone(expression)._parts(arrays, 0, count):
             if isinstance(outcome, str):
                 return start, outcome
-        return None
+            pieces.append(outcome)
+        return pa.concat_arrays(pieces)
 
     def _parts(
         self, arrays: Sequence[pa.Array | None], start: int, count: int
@@ -320,6 +371,10 @@ class Query:
 
 def _empty(fields: Sequence[Field]) -> list[pa.Array]:
     return [pa.array([], f.type.arrow) for f in fields]
+
+
+def _view(name: str) -> str:
+    return f"rf rows {name}"
 
 
 def _out(index: int) -> str:

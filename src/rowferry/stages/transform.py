@@ -458,26 +458,27 @@ def _worked(
     frame: Frame, query: Query, names: Sequence[str | None], on_error: str, refused: list[tuple[int, str, str]]
 ) -> list[pa.Array]:
     """The arrays of a query's expressions; rows on which one fails stop the job, become NULL or are set aside."""
-    failure = query.failure
     try:
         return query.run(frame.arrays, frame.count)
-    except failure:
-        pass
-    made: list[pa.Array] = []
-    for index, name in enumerate(names):
-        if on_error == "refuse":
-            first = query.first_failure(index, frame.arrays, frame.count)
-            if first is not None:
-                raise query.error(index, frame.arrays, *first, column=name)
-            made.append(query.alone(index).run(frame.arrays, frame.count)[0])
-            continue
-        array, failed = query.failing(index, frame.arrays, frame.count)
-        made.append(array)
-        if on_error == "null":
-            frame.touch(name or "where", len(failed))
-        else:
-            refused += [(row, name or "where", f"the expression fails: {why}") for row, why in failed.items()]
-    return made
+    except query.failure:
+        return [_settled(frame, query, i, name, on_error, refused) for i, name in enumerate(names)]
+
+
+def _settled(
+    frame: Frame, query: Query, index: int, name: str | None, on_error: str, refused: list[tuple[int, str, str]]
+) -> pa.Array:
+    """The array of one expression, where one of several failed."""
+    if on_error == "refuse":
+        found = query.first_failure(index, frame.arrays, frame.count)
+        if isinstance(found, tuple):
+            raise query.error(index, frame.arrays, found, name)
+        return found
+    array, failed = query.settled(index, frame.arrays, frame.count)
+    if on_error == "null":
+        frame.touch(name or "where", len(failed))
+    else:
+        refused += [(row, name or "where", f"the expression fails: {why}".rstrip(" :")) for row, why in failed.items()]
+    return array
 
 
 class _Where(Step):
