@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import msgspec
 
+from rowferry import selection
 from rowferry.adapters import registry
 from rowferry.adapters.protocol import Source
 from rowferry.engine import planner, spelling
@@ -15,6 +17,9 @@ from rowferry.errors import ConfigError
 from rowferry.model import Column, ColumnPlan, Comparison, Table, TableName, TablePlan
 from rowferry.stages import digest
 from rowferry.types import TEXTS, Type
+
+if TYPE_CHECKING:
+    from rowferry.engine.transforming import Asked, Passage
 
 
 class Unlike(msgspec.Struct, frozen=True):
@@ -42,18 +47,88 @@ def pair(source: Source, target: Source, request: Request) -> Pairs:
     pairs = Pairs()
     chosen = planner.choose_tables(source, request)
     partners = _partners(chosen, target, request, pairs)
+    asked = planner.asked_for([name for name, _ in chosen], request)
+    fed: set[TableName] = set()
     for name, partner in partners.items():
         table = source.describe(name, census=True)
         if table is None:
             raise ConfigError("no such table in the source", table=str(name))
-        with blamed_on_target():
-            other = target.describe(partner, census=True)
-        if other is None:
+        if name in asked:
+            fed |= _pair_passed(table, partner, asked[name], target, request, pairs)
+        elif (other := _described(target, partner)) is None:
             pairs.absent.append(table)
-            continue
-        _pair_table(table, other, request, pairs)
-    _note_the_rest(target, set(partners.values()), request, pairs)
+        else:
+            _pair_table(table, other, request, pairs)
+    _note_the_rest(target, {*partners.values(), *fed}, request, pairs)
     return pairs
+
+
+def _described(target: Source, name: TableName) -> Table | None:
+    with blamed_on_target():
+        return target.describe(name, census=True)
+
+
+def _pair_passed(
+    source: Table, partner: TableName, asked: Asked, target: Source, request: Request, pairs: Pairs
+) -> set[TableName]:
+    """Pairs what comes out of a source table's transform and dedup with the tables that it goes to; returns those
+    beside its own."""
+    from rowferry.engine import transforming
+
+    if not asked.transforms:
+        other = _described(target, partner)
+        if other is None:
+            pairs.absent.append(source)
+        else:
+            _pair_output(planner.without_wire(source), source, other, asked, None, 0, request, pairs)
+        return set()
+    passage = planner.passage(source, asked, request)
+    if passage.in_the_way:
+        reasons = tuple(f"column {r.column!r}: {r.reason}" for r in passage.in_the_way)
+        pairs.unlike.append(Unlike(source, source, reasons))
+        return set()
+    fed: set[TableName] = set()
+    for number, output in enumerate(passage.stage.outputs):
+        into = partner
+        if output.table is not None:
+            into = selection.in_default(transforming.table_named(output.table), request.target.engine) or partner
+            fed.add(into)
+        shape = transforming.derive(source, passage.fields, output)
+        other = _described(target, into)
+        if other is not None:
+            _pair_output(shape, source, other, asked, passage, number, request, pairs)
+        elif number:
+            absent = msgspec.structs.replace(shape, name=into)
+            pairs.unlike.append(Unlike(source, absent, ("the target has no such table",)))
+        else:
+            pairs.absent.append(source)
+    return fed
+
+
+def _pair_output(
+    shape: Table,
+    source: Table,
+    other: Table,
+    asked: Asked,
+    passage: Passage | None,
+    number: int,
+    request: Request,
+    pairs: Pairs,
+) -> None:
+    """Pairs one table that comes out of ``source``."""
+    from rowferry.engine import transforming
+
+    known = len(pairs.tables)
+    _pair_table(shape, other, request if passage is None else passage.after, pairs)
+    if len(pairs.tables) == known:
+        return
+    plan = pairs.tables[-1]
+    if passage is not None:
+        plan = passage.through(plan, shape, number)
+    if not number:
+        called = {c.source: c.target for c in plan.columns}
+        plan = msgspec.structs.replace(plan, dedup=transforming.dedup_of(asked, called, str(source.name)))
+    pairs.tables[-1] = msgspec.structs.replace(plan, source=source)
 
 
 def _partners(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime
 import threading
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,7 +18,7 @@ import msgspec
 from rowferry import selection
 from rowferry.engine.request import Request, name_of
 from rowferry.errors import ConfigError
-from rowferry.model import Column, Table, TableName, TablePlan
+from rowferry.model import Column, Refusal, Table, TableName, TablePlan
 from rowferry.stages import flow, spec
 from rowferry.types import Type, dump, load
 
@@ -91,9 +92,9 @@ def _tables(names: Sequence[TableName]) -> str:
 # --- the stage -------------------------------------------------------------------------------
 
 #: Opened stages, by what they were opened from: a look-up table is held once, whoever reads through it. And the
-#: functions that were given as objects, by the token that stands for them in a plan. Both end with their run.
+#: functions that were given as objects, by the token that stands for them in a plan: their request keeps them.
 _stages: dict[bytes, flow.Stage] = {}
-_functions: dict[str, Callable[..., Any]] = {}
+_functions: weakref.WeakValueDictionary[str, Callable[..., Any]] = weakref.WeakValueDictionary()
 _lock = threading.Lock()
 
 
@@ -110,7 +111,12 @@ def description(asked: Asked, fields: Sequence[Field], request: Request, started
 
 def _token_of(function: Callable[..., Any]) -> str:
     token = f"{name_of(function)}#{id(function)}"
-    _functions[token] = function
+    try:
+        _functions[token] = function
+    except TypeError:
+        raise ConfigError(
+            f"a {type(function).__name__} is no function that can be held here", hint="put it into a def of its own"
+        ) from None
     return token
 
 
@@ -160,7 +166,48 @@ def release() -> None:
     """Lets go of what stages hold, at the end of a run; whoever is at work with one has it still."""
     with _lock:
         _stages.clear()
-    _functions.clear()
+
+
+class Passage(msgspec.Struct, frozen=True):
+    """A source table's way through its transform, worked out once for all that comes of it."""
+
+    source: Table
+    fields: tuple[Field, ...]
+    described: dict[str, Any]
+    stage: Any
+    #: Why columns that the transform reads cannot be read.
+    in_the_way: tuple[Refusal, ...]
+    #: The request as it holds for what comes out: what a policy says of a source column was said where it is read.
+    after: Request
+
+    def through(self, plan: TablePlan, derived: Table, number: int) -> TablePlan:
+        """A plan that was made for ``derived``, as one that reads the source table."""
+        forms = {name: form for name, form, _ in self.fields}
+        return msgspec.structs.replace(
+            plan,
+            source=self.source,
+            derived=derived,
+            transform=self.described,
+            reads=tuple((name, forms[name]) for name in self.stage.reads),
+            output=number,
+        )
+
+
+def passage(
+    source: Table, asked: Asked, fields: Sequence[Field], refusals: dict[str, Refusal], request: Request
+) -> Passage:
+    """Opens a table's stage. Raises ConfigError for what it cannot be made of."""
+    described = description(asked, fields, request, datetime.datetime.now(datetime.UTC))
+    stage = stage_of(described, str(source.name))
+    kept = tuple(p for p in request.policies if p[1] in ("null", "clamp"))
+    return Passage(
+        source=source,
+        fields=tuple(fields),
+        described=described,
+        stage=stage,
+        in_the_way=tuple(refusals[column] for column in stage.reads if column in refusals),
+        after=msgspec.structs.replace(request, policies=kept),
+    )
 
 
 # --- what comes out --------------------------------------------------------------------------

@@ -54,6 +54,11 @@ def verify(request: Request, on_event: EventHandler, stop: threading.Event) -> R
     except BaseException as error:
         run.wake(error)
         raise
+    finally:
+        if request.specs or request.functions:
+            from rowferry.engine import transforming
+
+            transforming.release()
 
 
 def _until_done(run: Verification, on_event: EventHandler, stop: threading.Event) -> Report:
