@@ -7,20 +7,23 @@ there if and only if the chunk is done. Nothing has to be written beside them th
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import msgspec
 import pyarrow as pa
 
+from rowferry import compute as pc
 from rowferry import limits
 from rowferry.adapters.protocol import Source, Target
 from rowferry.engine import winners
 from rowferry.engine.request import Request
-from rowferry.engine.scan import Consumer, Side, reading
+from rowferry.engine.scan import Consumer, Side, Sieve, reading
+from rowferry.engine.transfer import TableWay
 from rowferry.errors import ConfigError, RowferryError
 from rowferry.model import ChunkRow, Plan, StepRow, Table, TableName, TablePlan
-from rowferry.stages.dedup import TableDedup, way_of
+from rowferry.stages.dedup import Keys, TableDedup, way_of
 from rowferry.stages.spec import Dedup
 
 
@@ -163,3 +166,90 @@ def _know(target: Target, plan: TablePlan, table: Table, dedup: TableDedup, stop
 def close(dedups: dict[int, TableDedup]) -> None:
     for dedup in dedups.values():
         dedup.close()
+
+
+# --- verifying -------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def sieve(
+    source: Source, target: Source, plan: TablePlan, workers: int, stop: threading.Event | None
+) -> Iterator[Sieve]:
+    """What lets those rows of the source through that a copy would have kept.
+
+    With ``keep = "any"`` that may be any row of a key: it is the one that the target has, if it has one.
+    """
+    dedup = dedup_of(plan)
+    names, comparisons = [c.target for c in plan.columns], [c.comparison for c in plan.columns]
+    ranked = TableDedup(dedup, names, comparisons, limits.DEDUP_BYTES, ranked=True)
+    there = None
+    try:
+        if is_ranked(plan):
+            parts = winners.unpacked(winners.find(source, plan, workers, stop))
+        else:
+            there = held = _There(target, plan, stop)
+            parts = winners.ranked(source, plan, lambda batch, rows: held.has(rows), workers, stop, last=True)
+        for keys, rows in parts:
+            ranked.rank(keys, rows)
+        if not dedup.against_target and there is not None:
+            there.close()
+            there = None
+        yield lambda consumers: _sieved(plan, ranked.fresh(), there, consumers)
+    finally:
+        ranked.close()
+        if there is not None:
+            there.close()
+
+
+class _There:
+    """The rows that the target holds, and their keys. The methods are thread-safe."""
+
+    def __init__(self, target: Source, plan: TablePlan, stop: threading.Event | None) -> None:
+        names, comparisons = [c.target for c in plan.columns], [c.comparison for c in plan.columns]
+        by = dedup_of(plan).by
+        self._rows = TableDedup(Dedup(), names, comparisons, limits.DEDUP_BYTES // 4)
+        self._keys = TableDedup(Dedup(by=by), names, comparisons, limits.DEDUP_BYTES // 4)
+        rows, keys = self._rows.keys(), self._keys.keys()
+
+        def take(batch: pa.RecordBatch) -> None:
+            self._rows.know(rows.of(batch))
+            self._keys.know(keys.of(batch))
+
+        consumers: list[Consumer] = [take]
+        with Side(target, plan, "target", 1, stop=stop) as side:
+            side.scan(consumers)
+
+    def has(self, rows: bytes) -> pa.BooleanArray:
+        """n booleans: whether it holds just this row."""
+        return self._rows.knows(rows)
+
+    def stands_for(self, keys: bytes, rows: bytes) -> pa.BooleanArray:
+        """n booleans: whether it holds another row of this key, and not this one."""
+        return pc.and_not(self._keys.knows(keys), self._rows.knows(rows))
+
+    def close(self) -> None:
+        self._rows.close()
+        self._keys.close()
+
+
+def _sieved(plan: TablePlan, dedup: TableDedup, there: _There | None, consumers: list[Consumer]) -> list[Consumer]:
+    """Consumers for one scan: of rows that are alike in all columns one passes, whichever thread meets it."""
+
+    def around(number: int, consumer: Consumer) -> Consumer:
+        way, chunk = TableWay(plan), dedup.begin(number)
+        keys, rows = Keys(dedup.columns, way.comparisons, dedup.dedup.by), Keys(dedup.columns, way.comparisons, ())
+        columns = list(range(len(plan.columns)))
+
+        def take(batch: pa.RecordBatch) -> None:
+            sent = way.convert(batch.select(columns), {})
+            mask = chunk.mask(sent)
+            if there is not None:
+                theirs = pc.invert(there.stands_for(keys.of(sent), rows.of(sent)))
+                mask = theirs if mask is None else pc.and_(mask, theirs)
+            batch = batch if mask is None else batch.filter(mask)
+            if batch.num_rows:
+                consumer(batch)
+
+        return take
+
+    return [around(number, consumer) for number, consumer in enumerate(consumers)]

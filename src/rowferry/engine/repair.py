@@ -94,6 +94,11 @@ class _Repair:
 
     def _refuse(self, entries: pa.Table, delete_extra: bool) -> None:
         name = str(self._plan.target.name)
+        if self._plan.dedup is not None:
+            raise RefusedError(
+                f"table {name!r} is deduplicated: which of several like rows is to stand there only a copy decides",
+                hint="copy it again with --mode replace or truncate",
+            )
         if self._keyed:
             compared = {column.target for column in self._columns}
             lost = [c.name for c in self._table.columns if c.name not in compared and not c.generated]

@@ -18,13 +18,16 @@ from rowferry.types import Type
 
 #: Called with a batch of the plan's columns; each thread of a scan has one of its own.
 Consumer = Callable[[pa.RecordBatch], None]
+#: Gives consumers for one scan that hand on only some of the rows.
+Sieve = Callable[[list[Consumer]], list[Consumer]]
 
 
 class Side:
     """One side of one table pair. Use as a context manager: leaving it closes the readers.
 
     A scan reads the whole table once; several scans use the same readers, hence the same snapshot.
-    ``columns`` (target names, None: all of the plan) narrows what is read.
+    ``columns`` (target names, None: all of the plan) narrows what is read. ``sieve`` (of all columns) stands before
+    the consumers of each scan.
     """
 
     def __init__(
@@ -36,8 +39,10 @@ class Side:
         *,
         columns: tuple[str, ...] | None = None,
         stop: threading.Event | None = None,
+        sieve: Sieve | None = None,
     ) -> None:
         self.name = side
+        self._sieve = sieve
         self.plan = plan
         table, forms, self._where = side_of(plan, side)
         self.table = table
@@ -86,6 +91,8 @@ class Side:
         others: a list shared with a scan of the other side, so that an error there ends this one.
         readable: batches have the columns of ``readable`` after the others.
         """
+        if self._sieve is not None:
+            consumers = self._sieve(consumers)
         forms = self.forms
         if readable:
             forms += tuple((forms[i][0], form) for i, form in self.readable)

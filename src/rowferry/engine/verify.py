@@ -10,9 +10,10 @@ No order, no bounds and no collation has to be common to the two sides.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import pyarrow as pa
 
@@ -22,7 +23,7 @@ from rowferry.adapters.protocol import Source
 from rowferry.engine.naming import Names, choose
 from rowferry.engine.narrow import ENTRIES, Balance, bucket_sums, differing, digests_of, flags_of, groups_of, total_of
 from rowferry.engine.report import RowDifference
-from rowferry.engine.scan import Consumer, Side, scan_both
+from rowferry.engine.scan import Consumer, Side, Sieve, scan_both
 from rowferry.model import Digest, TablePlan
 from rowferry.stages.digest import Digester
 
@@ -85,11 +86,26 @@ def verify_tables(
     out = []
     for plan in plans:
         with (
-            Side(source, plan, "source", workers, stop=stop) as ours,
+            _sieve(source, target, plan, workers, stop) as sieve,
+            Side(source, plan, "source", workers, stop=stop, sieve=sieve) as ours,
             Side(target, plan, "target", workers, stop=stop) as theirs,
         ):
             out.append(_Comparison(plan, ours, theirs, contained, named_max, on_progress).run())
     return out
+
+
+@contextlib.contextmanager
+def _sieve(
+    source: Source, target: Source, plan: TablePlan, workers: int, stop: threading.Event | None
+) -> Iterator[Sieve | None]:
+    """What the source's rows pass where of like ones only one was to be copied."""
+    if plan.dedup is None:
+        yield None
+        return
+    from rowferry.engine import deduplication
+
+    with deduplication.sieve(source, target, plan, workers, stop) as sieve:
+        yield sieve
 
 
 class _Comparison:

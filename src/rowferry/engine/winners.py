@@ -14,7 +14,7 @@ import base64
 import pathlib
 import tempfile
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import msgspec
@@ -26,7 +26,7 @@ from rowferry.engine.narrow import digest_array
 from rowferry.engine.scan import Consumer, Side
 from rowferry.engine.transfer import TableWay
 from rowferry.errors import LedgerError, RefusedError, TargetError
-from rowferry.model import ColumnPlan, StepRow, TablePlan
+from rowferry.model import StepRow, TablePlan
 from rowferry.stages.dedup import Keys, TableDedup, way_of
 from rowferry.stages.digest import Digester
 from rowferry.stages.spec import Dedup
@@ -36,8 +36,7 @@ from rowferry.types import FLOATS, Type
 KIND = "winners"
 
 #: Kinds whose values order as the integers that Arrow holds for them.
-_COUNTED = {"date": pa.int32(), "time": pa.int64(), "timestamp": pa.int64(), "timestamptz": pa.int64(),
-            "duration": pa.int64()}  # fmt: skip
+_COUNTED = frozenset(("date", "time", "timestamp", "timestamptz", "duration"))
 _AS_THEY_ARE = frozenset(("bool", "text", "char", "binary", "uuid", *FLOATS))
 #: DuckDB's widest decimal.
 _DECIMAL_DIGITS_MAX = 38
@@ -65,11 +64,29 @@ def find(source: Source, plan: TablePlan, workers: int, stop: threading.Event | 
     place, column = next((i, c) for i, c in enumerate(plan.columns) if c.target == name)
     if (why := unordered(column.form)) is not None:
         raise RefusedError(f"dedup: {why}", table=str(plan.source.name), column=column.source)
+
+    def value_of(batch: pa.RecordBatch, rows: bytes) -> pa.Array:
+        return _orderable(batch.column(place), column.form)
+
+    return [_packed(*part) for part in ranked(source, plan, value_of, workers, stop, last=way == "last")]
+
+
+#: The value that a batch's rows are ordered by: of the batch as the transform gave it, and of its rows' digests.
+ValueOf = Callable[[pa.RecordBatch, bytes], pa.Array]
+
+
+def ranked(
+    source: Source, plan: TablePlan, value_of: ValueOf, workers: int, stop: threading.Event | None, *, last: bool
+) -> list[tuple[bytes, bytes]]:
+    """(key digests, row digests) of the rows that win, of the keys that several rows have, in parts.
+
+    A row wins by the value, and among equal ones by its digest. Raises TargetError where a temporary file fails.
+    """
     with tempfile.TemporaryDirectory(prefix="rowferry-winners-") as folder:
         candidates = _Candidates(folder)
         try:
-            _gather(source, plan, dedup, (place, column), workers, stop, candidates)
-            return [_packed(keys, rows) for keys, rows in candidates.winners(last=way == "last")]
+            _gather(source, plan, value_of, workers, stop, candidates)
+            return list(candidates.winners(last=last))
         except _failure() as error:
             raise TargetError(
                 f"the winners of the dedup could not be found in {tempfile.gettempdir()}: {error}",
@@ -89,25 +106,23 @@ def _failure() -> Any:
 def _gather(
     source: Source,
     plan: TablePlan,
-    dedup: Dedup,
-    ordering: tuple[int, ColumnPlan],
+    value_of: ValueOf,
     workers: int,
     stop: threading.Event | None,
     candidates: _Candidates,
 ) -> None:
-    """Hands the key digest, row digest and ordering value of every row on."""
-    place, ordered = ordering
-    way = TableWay(plan)
+    """Hands the key digest, row digest and value of every row on."""
+    way, by = TableWay(plan), msgspec.convert(plan.dedup, Dedup).by
     names = [c.target for c in plan.columns]
 
     def consumer() -> Consumer:
-        keys = Keys(names, way.comparisons, dedup.by)
-        rows = Digester(way.comparisons, "target")
+        keys = Keys(names, way.comparisons, by)
+        digester = Digester(way.comparisons, "target")
 
         def take(batch: pa.RecordBatch) -> None:
-            values = _orderable(batch.column(place), ordered.form)
             sent = way.convert(batch, {})
-            candidates.add(keys.of(sent), rows.rows(sent)[1], values)
+            rows = digester.rows(sent)[1]
+            candidates.add(keys.of(sent), rows, value_of(batch, rows))
 
         return take
 
@@ -194,12 +209,19 @@ def load(dedup: TableDedup, plan: TablePlan, steps: Iterable[StepRow]) -> None:
         raise LedgerError("the ledger has lost the winners of the dedup", table=str(plan.source.name))
     for step in mine:
         try:
-            keys = base64.b64decode(step.detail["keys"], validate=True)
-            rows = base64.b64decode(step.detail["rows"], validate=True)
+            parts = unpacked([step.detail])
         except (KeyError, TypeError, ValueError) as error:
             raise LedgerError(
                 f"the winners of the dedup cannot be read: {error}", table=str(plan.source.name)
             ) from None
-        if len(keys) != len(rows) or len(keys) % 16:
-            raise LedgerError("the winners of the dedup are not whole", table=str(plan.source.name))
-        dedup.rank(keys, rows)
+        for keys, rows in parts:
+            if len(keys) != len(rows) or len(keys) % 16:
+                raise LedgerError("the winners of the dedup are not whole", table=str(plan.source.name))
+            dedup.rank(keys, rows)
+
+
+def unpacked(parts: Iterable[dict[str, Any]]) -> list[tuple[bytes, bytes]]:
+    """(keys, rows) of what :func:`find` returned."""
+    return [
+        (base64.b64decode(part["keys"], validate=True), base64.b64decode(part["rows"], validate=True)) for part in parts
+    ]

@@ -119,6 +119,7 @@ class TableDedup:
         self.comparisons = tuple(comparisons)
         self.folder = folder or tempfile.gettempdir()
         share = memory_bytes // (_SHARES if ranked else 1)
+        self._share = share
         self.claims = _key_set(share, self.folder)
         self.winners = Winners(share, self.folder) if ranked else None
         self._lock = threading.Lock()
@@ -133,6 +134,10 @@ class TableDedup:
     def know(self, keys: bytes) -> None:
         """Claims what finished chunks, or the target, have already. Thread-safe. Raises TargetError."""
         _asked(lambda: self.claims.claim(keys, BEFORE), self.folder)
+
+    def knows(self, keys: bytes) -> pa.BooleanArray:
+        """n booleans: whether a key of 16 bytes is claimed. Thread-safe. Raises TargetError."""
+        return _mask(_asked(lambda: self.claims.contains(keys), self.folder)[0], len(keys) // 16)
 
     def rank(self, keys: bytes, rows: bytes) -> None:
         """Gives some of the winners. Raises TargetError."""
@@ -149,9 +154,15 @@ class TableDedup:
             tries.append(self._owner)
             return ChunkDedup(self, self._owner, earlier, dropped)
 
-    def close(self) -> None:
+    def fresh(self) -> TableDedup:
+        """Another with the same winners, of which nothing is claimed; this one stays its winners' owner."""
+        other = TableDedup(self.dedup, self.columns, self.comparisons, self._share, folder=self.folder)
+        other.winners = self.winners
+        return other
+
+    def close(self, *, winners: bool = True) -> None:
         self.claims.close()
-        if self.winners is not None:
+        if winners and self.winners is not None:
             self.winners.close()
 
 
@@ -170,21 +181,27 @@ class ChunkDedup:
 
     def filter(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """n rows in the target's types; those that stay. Raises TargetError where a temporary file fails, DataError."""
-        if not batch.num_rows:
+        mask = self.mask(batch)
+        if mask is None:
             return batch
+        if self._taker is not None:
+            self._taker.add(batch.filter(pc.invert(mask)))
+        return batch.filter(mask)
+
+    def mask(self, batch: pa.RecordBatch) -> pa.BooleanArray | None:
+        """n booleans: the rows that stay; None where all do. Raises as :meth:`filter`."""
+        if not batch.num_rows:
+            return None
         keys = self._keys.of(batch)
         if self._rows is None:
-            bits, kept = _asked(lambda: self._table.claims.claim(keys, self._owner, self._earlier), self._table.folder)
+            claims = self._table.claims
+            bits, kept = _asked(lambda: claims.claim(keys, self._owner, self._earlier), self._table.folder)
             mask = _mask(bits, batch.num_rows)
         else:
             mask = self._winning(keys, self._rows.rows(batch)[1])
             kept = mask.true_count
-        if kept == batch.num_rows:
-            return batch
         self.dropped += batch.num_rows - kept
-        if self._taker is not None:
-            self._taker.add(batch.filter(pc.invert(mask)))
-        return batch.filter(mask)
+        return None if kept == batch.num_rows else mask
 
     def _winning(self, keys: bytes, rows: bytes) -> pa.BooleanArray:
         """Rows whose key no other row has, and of those that win the first of each."""
