@@ -597,6 +597,8 @@ def _is_raw(columns: list[ColumnPlan], source: Table, request: Request) -> bool:
     """Original bytes can be handed on: one engine, the same native types, nothing converted or checked."""
     if not _same_format(request) or request.on_error == "quarantine":
         return False  # a row is set aside by its values
+    if request.max_rows_per_s or request.max_mb_per_s:
+        return False  # a batch is cut into pieces
     for plan in columns:
         native = source.column(plan.source).native
         way = convert.conversion(plan.form, plan.column.type, (), None)

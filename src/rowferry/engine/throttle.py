@@ -404,6 +404,11 @@ class Throttle:
             if self._stop.wait(limits.PAUSE_POLL_S):
                 raise StoppedError("stopped")
 
+    @property
+    def paces(self) -> bool:
+        """Whether there is a rate to be kept."""
+        return self._pace.buckets
+
     def batch_bytes(self, table: Table) -> int:
         """How large the batches of a table are to be asked for."""
         size = bytes_for(self._request, table, limits.PACE_PIECE_S)

@@ -322,12 +322,13 @@ class Stream:
     def __init__(self, wire: Any, decoder: Any) -> None:
         self._wire = wire
         self._decoder = decoder
+        self._read_bytes = limits.SOCKET_READ_BYTES
         self._done = False
         self._ready = False
         self._error: ServerError | None = None
 
     def _receive(self) -> None:
-        view = self._decoder.buffer_view(limits.SOCKET_READ_BYTES)
+        view = self._decoder.buffer_view(self._read_bytes)
         count = self._wire.receive_into(view)
         view.release()
         self._decoder.received(count)
@@ -353,7 +354,9 @@ class Stream:
         return self._all(batch_bytes, lambda: self._decoder.tally(intake))
 
     def _all(self, batch_bytes: int, take: Callable[[], tuple[int, Any] | None]) -> Iterator[tuple[int, Any]]:
-        self._wire.gather(True)
+        # Batches that are to be small (under a rate limit) are not gathered into large ones.
+        self._wire.gather(batch_bytes >= limits.BATCH_BYTES)
+        self._read_bytes = min(limits.SOCKET_READ_BYTES, batch_bytes)
         wanted = min(batch_bytes, limits.FIRST_BATCH_BYTES)
         while not (self._done or self._error):
             while self._decoder.buffered < wanted and not (self._done or self._error or self._ready):
