@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOME = {
-    **dict.fromkeys(("copy", "jobs", "plan", "resume", "verify"), "rowferry.api"),
+    **dict.fromkeys(("copy", "jobs", "plan", "resume", "retry_quarantined", "verify"), "rowferry.api"),
     **dict.fromkeys(("JobSummary", "PlanReport", "Report", "TableReport"), "rowferry.engine.report"),
     **dict.fromkeys(
         (
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from rowferry.api import jobs as jobs
     from rowferry.api import plan as plan
     from rowferry.api import resume as resume
+    from rowferry.api import retry_quarantined as retry_quarantined
     from rowferry.api import verify as verify
     from rowferry.engine.report import JobSummary as JobSummary
     from rowferry.engine.report import PlanReport as PlanReport

@@ -71,6 +71,8 @@ def copy(
     max_pause_s: float | None = None,
     max_errors: str | None = None,
     max_refused: str | None = None,
+    on_error: str = "refuse",
+    max_quarantined: int | None = None,
     on_event: EventHandler = _silent,
     stop: threading.Event | None = None,
 ) -> Report:
@@ -88,6 +90,8 @@ def copy(
     this process together. pause_while: ``[("target", "SELECT …")]``, queries that must answer false;
     while one does not the job pauses, for ``max_pause_s`` at the most. max_errors, max_refused:
     ``"20/60s"``, failed tries of chunks and rows set aside that stop the job (docs/THROTTLE.md).
+    on_error: ``quarantine`` sets rows that cannot be carried aside in the target (docs/QUARANTINE.md; the report's
+    status is then ``quarantined``), ``max_quarantined`` of them at the most (None: 1,000).
     stop: set it to stop the job at the next batch (StoppedError).
 
     Raises ConfigError (RefusedError where the plan refuses), SourceError, TargetError, DataError,
@@ -155,6 +159,8 @@ def plan(
     ledger_schema: str = "rowferry",
     target_triggers: str | None = None,
     chunk_bytes: int | None = None,
+    on_error: str = "refuse",
+    max_quarantined: int | None = None,
 ) -> PlanReport:
     """What :func:`copy` with the same arguments would do and what it would refuse; writes nothing."""
     options = {k: v for k, v in locals().items() if k not in ("source", "target")}
@@ -172,6 +178,7 @@ def resume(
     verify: bool = False,
     no_verify: bool = False,
     join: bool = False,
+    max_quarantined: int | None = None,
     ledger_schema: str = "rowferry",
     max_rows_per_s: float | None = None,
     max_mb_per_s: float | None = None,
@@ -192,13 +199,35 @@ def resume(
         parsed, parsed, workers=workers, job=job, join=join, ledger_schema=ledger_schema, verify=verify,
         no_verify=no_verify, max_rows_per_s=max_rows_per_s, max_mb_per_s=max_mb_per_s,
         pause_while=tuple((side, sql) for side, sql in pause_while), max_pause_s=max_pause_s, max_errors=max_errors,
-        max_refused=max_refused,
+        max_refused=max_refused, max_quarantined=max_quarantined,
     )  # fmt: skip
     from rowferry.engine import jobs as engine_jobs
     from rowferry.engine import supervisor
 
     request = engine_jobs.request_of(asked, source)
     return supervisor.copy(request, on_event, stop or threading.Event(), command="resume")
+
+
+def retry_quarantined(
+    target: str,
+    job: str | None = None,
+    *,
+    ledger_schema: str = "rowferry",
+    on_event: EventHandler = _silent,
+    stop: threading.Event | None = None,
+) -> Report:
+    """Sends the rows of the target's quarantine again, of one job or of all, after their cause was mended.
+
+    Those that land leave the quarantine in the same transaction; the others stay with their new reason, and the
+    report's ``exit_code`` is then 1 (its tables: ``rows_read`` tried, ``rows_committed`` landed,
+    ``rows_quarantined`` left). Raises ConfigError for a job that is not there or not finished, TargetError,
+    StoppedError.
+    """
+    parsed = endpoint.parse(target)
+    from rowferry.engine import retry
+
+    request = Request(parsed, parsed, job=job, ledger_schema=ledger_schema)
+    return retry.retry(request, on_event, stop or threading.Event())
 
 
 def jobs(target: str, *, ledger_schema: str = "rowferry") -> list[JobSummary]:

@@ -1,4 +1,4 @@
-"""The command line: ``rowferry copy | verify | plan | resume | jobs``.
+"""The command line: ``rowferry copy | verify | plan | resume | retry-quarantined | jobs``.
 
 Exit codes: 0 all right; 1 the data differ or a value was refused in mid-copy; 2 the request is
 wrong; 3 the source failed; 4 the target failed; 5 stopped, can be resumed; 6 a bug in rowferry.
@@ -138,6 +138,13 @@ _MATCH_NAMES = click.option("--match-names", type=click.Choice(["exact", "loose"
 _TRIGGERS = click.option("--target-triggers", type=click.Choice(["fire", "disable"]),
                          help="What to do about user triggers and rules of target tables.")  # fmt: skip
 
+_MAX_QUARANTINED = click.option("--max-quarantined", type=click.IntRange(min=0), metavar="N",
+                                help="Stop, resumably, before more rows than that are set aside (1,000).")  # fmt: skip
+_SETTING_ASIDE = _stack(
+    click.option("--on-error", type=click.Choice(["refuse", "quarantine"]),
+                 help="What becomes of rows that cannot be carried: the job stops, or they are set aside (refuse)."),
+    _MAX_QUARANTINED,
+)  # fmt: skip
 _HOLDING_BACK = _stack(
     click.option("--max-rows-per-s", type=click.FloatRange(min=0), metavar="N",
                  help="Rows per second, of all workers of this process together."),
@@ -175,6 +182,7 @@ def cli() -> None:
 @click.option("--require-snapshot", is_flag=True, help="Refuse unless all tables can be read in one snapshot.")
 @_TRIGGERS
 @_LIMIT
+@_SETTING_ASIDE
 @_HOLDING_BACK
 @_SHOWING
 @click.pass_obj
@@ -219,6 +227,7 @@ def verify(redact: redaction.Redactor, /, source: str, target: str, **options: A
 @_WORKERS
 @click.option("--mode", type=click.Choice(MODES), help="The mode that copy would be given (create).")
 @_NAMES
+@_SETTING_ASIDE
 @_TRIGGERS
 @click.pass_obj
 def plan(redact: redaction.Redactor, /, source: str, target: str, **options: Any) -> int:
@@ -243,6 +252,7 @@ def plan(redact: redaction.Redactor, /, source: str, target: str, **options: Any
 @click.option("--join", is_flag=True, help="Add this process's workers to the job that runs.")
 @_WORKERS
 @_REPORT
+@_MAX_QUARANTINED
 @_HOLDING_BACK
 @_SHOWING
 @click.pass_obj
@@ -255,6 +265,23 @@ def resume(redact: redaction.Redactor, /, target: str, job: str | None, verify: 
         arguments |= {"verify": verify, "no_verify": not verify}
     with _Run(redact, "resume", options["source"] or "", target, options) as run:
         run.call(partial(api.resume, target, job, **arguments), printout.copy_lines)
+    return run.exit_code
+
+
+@cli.command("retry-quarantined")
+@click.argument("target")
+@click.argument("job", required=False)
+@click.option("--ledger-schema", metavar="NAME", help="The PostgreSQL schema of the ledger (rowferry).")
+@_REPORT
+@_SHOWING
+@click.pass_obj
+def retry_quarantined(redact: redaction.Redactor, /, target: str, job: str | None, **options: Any) -> int:
+    """Sends rows of TARGET's quarantine again, of one JOB or of all, once their cause was mended."""
+    from rowferry import api, printout
+
+    arguments = _arguments(options)
+    with _Run(redact, "retry-quarantined", "", target, options) as run:
+        run.call(partial(api.retry_quarantined, target, job, **arguments), printout.retry_lines)
     return run.exit_code
 
 
@@ -453,7 +480,7 @@ def _why(report: Any) -> str:
     for table in report.tables:
         if table.equal is False:
             return f"source and target differ: table {table.target!r}: {printout.differences(table)}"
-        unclosed = table.unclosed() if report.command != "verify" else None
+        unclosed = table.unclosed() if report.command not in ("verify", "retry-quarantined") else None
         if unclosed:
             return f"the counts do not close: table {table.source!r}: {unclosed}"
     return f"the run ended as {report.status!r}"

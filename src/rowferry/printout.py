@@ -8,7 +8,7 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 
 from rowferry.engine.progress import count, plural, printable, rate
-from rowferry.engine.report import JobSummary, PlannedTable, PlanReport, Report, RowDifference, TableReport
+from rowferry.engine.report import JobSummary, PlannedTable, PlanReport, Report, RowDifference, Sample, TableReport
 
 #: Characters of one value that are shown of a differing row; the report holds all of it.
 VALUE_SHOWN_MAX = 80
@@ -48,6 +48,25 @@ def copy_summary(report: Report) -> str:
     verdict = {None: "not verified", True: "digests equal", False: "DIGESTS DIFFER"}[report.equal]
     snapshot = f"; snapshot: {report.snapshot}" if report.snapshot else ""
     return f"{tables}, {count(rows)} rows in {report.seconds:.1f} s{speed}; {verdict}{snapshot}"
+
+
+def retry_lines(report: Report) -> list[str]:
+    """What became of quarantined rows that were sent again."""
+    rows = [
+        (
+            _arrow_name(t),
+            count(t.rows_read),
+            count(t.rows_committed),
+            count(t.rows_quarantined),
+            f"{count(t.rows_filtered)} left out by the transform" if t.rows_filtered else "",
+        )
+        for t in report.tables
+    ]
+    lines = aligned(("table", "tried", "landed", "stay", ""), rows, right=(1, 2, 3)) if rows else []
+    landed = sum(t.rows_committed for t in report.tables)
+    left = sum(t.rows_quarantined for t in report.tables)
+    said = f"{plural(landed, 'row')} landed, {count(left)} stay" if rows else "the quarantine is empty"
+    return [*lines, *_notes(report.notes, None), f"{said}; {report.seconds:.1f} s"]
 
 
 def verify_lines(report: Report) -> list[str]:
@@ -156,7 +175,30 @@ def _plan_table(t: PlannedTable) -> list[str]:
         rows = "" if r.count is None else f" ({count(r.count)} rows)"
         choices = f"; policies to choose from: {', '.join(r.policies)}" if r.policies else ""
         lines.append(f"  REFUSED {column}{printable(r.reason)}{rows}{choices}")
+    for sample in t.samples:
+        lines += _sample(sample)
     return lines
+
+
+def _sample(sample: Sample) -> list[str]:
+    """A row before and after: columns that stay as they are are shown before alone."""
+    lines = [f"  before  {_values(sample.before)}"]
+    for after in sample.after:
+        changed = {k: v for k, v in after.items() if k not in sample.before or sample.before[k] != v}
+        gone = [k for k in sample.before if k not in after]
+        without = f"  without {', '.join(map(printable, gone))}" if gone else ""
+        lines.append(f"  after   {_values(changed) if changed else 'unchanged'}{without}")
+    if sample.problem is not None:
+        lines.append(f"  after   REFUSED: {printable(sample.problem)}")
+    elif not sample.after:
+        lines.append("  after   left out")
+    elif sample.rows > len(sample.after):
+        lines.append(f"          and {count(sample.rows - len(sample.after))} more rows")
+    return lines
+
+
+def _values(row: dict[str, str | None]) -> str:
+    return "  ".join(f"{printable(k)}={'NULL' if v is None else printable(repr(v))}" for k, v in row.items())
 
 
 def job_lines(jobs: Sequence[JobSummary]) -> list[str]:
