@@ -202,6 +202,11 @@ def _plan_passed(
         if plan is None:
             return []
         plan = passed.through(plan, derived, number)
+        if source.primary_key and not number and not derived.primary_key and not plan.exists:
+            findings.notes.append(
+                f"table {where!r}: its primary key ({', '.join(source.primary_key)}) does not carry over, since the "
+                "transform makes or leaves out a column of it; a table that is made beforehand keeps its own"
+            )
         if number:
             plans.append(msgspec.structs.replace(plan, fed_by=index))
             continue

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rowferry.adapters.protocol import Source
 from rowferry.engine import opening, planner
-from rowferry.engine.report import PlannedColumn, PlannedTable, PlanReport
+from rowferry.engine.report import PlannedColumn, PlannedTable, PlanReport, Sample
 from rowferry.engine.request import Request
 from rowferry.model import TablePlan
 
@@ -15,6 +17,16 @@ BYTES_PER_S_PER_WORKER = 50_000_000
 
 def preview(request: Request) -> PlanReport:
     """Plans a copy without carrying it out."""
+    try:
+        return _preview(request)
+    finally:
+        if request.specs or request.functions:
+            from rowferry.engine import transforming
+
+            transforming.release()
+
+
+def _preview(request: Request) -> PlanReport:
     request.check()
     opening.check_ends(request)
     with opening.source_of(request) as source, opening.target_to_plan_for(request) as target:
@@ -23,9 +35,9 @@ def preview(request: Request) -> PlanReport:
         blockers = list(findings.blockers)
         if request.require_snapshot and guarantee != "one":
             blockers.append(f"the snapshot guarantee would be {guarantee!r}, and --require-snapshot asks for 'one'")
-        tables = [_planned(source, table, request) for table in findings.tables]
+        tables = [_planned(source, table, request, findings.tables) for table in findings.tables]
         tables += [PlannedTable(name, name, refusals=tuple(refusals)) for name, refusals in findings.refusals.items()]
-    size = sum(t.bytes for t in tables)
+    size = sum(t.bytes for t in tables if t.chunks)
     return PlanReport(
         source=request.source.safe_url,
         target=request.target.safe_url,
@@ -39,10 +51,15 @@ def preview(request: Request) -> PlanReport:
     )
 
 
-def _planned(source: Source, table: TablePlan, request: Request) -> PlannedTable:
-    bounds = planner.cut(source, table, request) if table.fed_by is None else []
-    if bounds:
-        planner.try_condition(source, table, bounds[0])
+def _planned(source: Source, table: TablePlan, request: Request, tables: Sequence[TablePlan]) -> PlannedTable:
+    # A table that another's chunks feed has none of its own.
+    bounds = planner.cut(source, tables[table.index if table.fed_by is None else table.fed_by], request)
+    planner.try_condition(source, table, bounds[0])
+    samples: tuple[Sample, ...] = ()
+    if table.transform is not None:
+        from rowferry.engine.samples import samples_of
+
+        samples = samples_of(source, table, bounds)
     shape = table.derived or table.source
     columns = tuple(
         PlannedColumn(
@@ -61,9 +78,10 @@ def _planned(source: Source, table: TablePlan, request: Request) -> PlannedTable
         target=str(table.target.name),
         rows=table.source.rows,
         bytes=table.source.bytes,
-        chunks=len(bounds),
+        chunks=len(bounds) if table.fed_by is None else 0,
         wave=table.wave,
         exists=table.exists,
         key=table.key,
         columns=columns,
+        samples=samples,
     )

@@ -188,6 +188,16 @@ class PlannedColumn(msgspec.Struct, frozen=True):
     rules: tuple[str, ...] = ()
 
 
+class Sample(msgspec.Struct, frozen=True):
+    """A row of the source as it is, and what a transform makes of it: the first of ``rows`` rows, or nothing where it
+    is left out. ``problem``: why it is refused. Values are as text."""
+
+    before: dict[str, str | None]
+    after: tuple[dict[str, str | None], ...] = ()
+    rows: int = 0
+    problem: str | None = None
+
+
 class PlannedTable(msgspec.Struct, frozen=True):
     """One table as it would be copied; ``rows`` and ``bytes`` are estimates of the source's catalogue."""
 
@@ -203,6 +213,8 @@ class PlannedTable(msgspec.Struct, frozen=True):
     key: tuple[str, ...] = ()
     columns: tuple[PlannedColumn, ...] = ()
     refusals: tuple[Refusal, ...] = ()
+    #: Of a table that is transformed: its first rows, before and after.
+    samples: tuple[Sample, ...] = ()
 
 
 class PlanReport(msgspec.Struct, frozen=True):

@@ -197,6 +197,13 @@ def passage(
     source: Table, asked: Asked, fields: Sequence[Field], refusals: dict[str, Refusal], request: Request
 ) -> Passage:
     """Opens a table's stage. Raises ConfigError for what it cannot be made of."""
+    if lost := [column for column in asked.spec.drop if column in source.primary_key]:
+        raise ConfigError(
+            f"drop: {lost[0]!r} is of the primary key, without which rows could not be told apart",
+            table=str(source.name),
+            column=lost[0],
+            hint=f"to leave it out all the same, do not read it: --policy {source.name}.{lost[0]}=skip",
+        )
     described = description(asked, fields, request, datetime.datetime.now(datetime.UTC))
     stage = stage_of(described, str(source.name))
     kept = tuple(p for p in request.policies if p[1] in ("null", "clamp"))
