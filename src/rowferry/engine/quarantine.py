@@ -63,12 +63,16 @@ def table_plan(target: Target, name: TableName) -> TablePlan:
     return TablePlan(0, table, standing or table, tuple(columns), exists=standing is not None)
 
 
-def make(target: Target, name: TableName) -> None:
-    """Makes the table where there is none. Idempotent."""
-    if target.describe(name) is None:
-        plan = table_plan(target, name)
-        target.create_table(plan.target, name, "rowferry")
-        target.add_keys(plan.target, name)
+def maker(target: Target, name: TableName) -> Callable[[], None]:
+    """What makes the table, where there is none; it is idempotent."""
+    plan = table_plan(target, name)
+
+    def make() -> None:
+        if not plan.exists:
+            target.create_table(plan.target, name, "rowferry")
+            target.add_keys(plan.target, name)
+
+    return make
 
 
 class Keeper:

@@ -7,6 +7,7 @@ after all of them    merge, keys, attach, swap, sequences, triggers_on
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Any
 
 from rowferry.adapters.protocol import Target
@@ -90,9 +91,20 @@ class StepRunner:
             self._on_event(StepStarted(step.kind, str(table.source.name)))
             passing(f"before {step.kind}")
             detail = self._baseline(table) if step.kind == "baseline" else None
-            self._target.ledger.run_step(self._job, step, lambda: self._act(step.kind, table, detail))  # noqa: B023
+            make = self._quarantine() if step.kind == "quarantine" else None
+            self._target.ledger.run_step(
+                self._job,
+                step,
+                make or (lambda: self._act(step.kind, table, detail)),  # noqa: B023
+            )
             passing(f"after {step.kind}")
             self._on_event(StepFinished(step.kind, str(table.source.name)))
+
+    def _quarantine(self) -> Callable[[], None]:
+        """Makes the table of rows that cannot be carried. It is planned before the step's transaction begins."""
+        from rowferry.engine import quarantine
+
+        return quarantine.maker(self._target, TableName(*self._plan.options["quarantine"]))
 
     def _act(self, kind: str, table: TablePlan, detail: dict[str, Any] | None) -> dict[str, Any] | None:
         target, name = self._target, table.load_name or table.target.name
@@ -117,10 +129,6 @@ class StepRunner:
                 target.swap(table.load_name, table.target.name, table.target.attachments)
             case "sequences":
                 target.set_sequences(table.target)
-            case "quarantine":
-                from rowferry.engine import quarantine
-
-                quarantine.make(target, TableName(*self._plan.options["quarantine"]))
             case "baseline":
                 return detail
             case _:

@@ -21,7 +21,9 @@ from rowferry.types import Type
 #: Name and type of each row of a source's table: (column, form) pairs.
 Forms = Sequence[tuple[str, Type]]
 
+#: Places in a batch or a chunk, which say nothing of a row that was tried alone.
 _IN_BATCH = re.compile(r" in row \d+ of its batch$")
+_IN_CHUNK = re.compile(r", row \d+ of this chunk| at row \d+$")
 #: What our own messages have that not every database's encoding has.
 _PLAIN = str.maketrans({"−": "-", "…": "...", "→": "->", "∞": "infinity", "’": "'", "“": '"', "”": '"'})
 REASON_CHARACTERS_MAX = 1000
@@ -96,7 +98,7 @@ def plain(text: str) -> str:
 
 def reason_of(error: RowferryError) -> str:
     """Why a row was refused, from the error that it caused alone."""
-    reason = error.message
+    reason = _IN_CHUNK.sub("", error.message)
     if error.value is not None:
         reason += f" (value: {_IN_BATCH.sub('', error.value)})"
     return f"{reason} [{error.code}]" if error.code else reason
