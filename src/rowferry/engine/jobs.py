@@ -9,7 +9,7 @@ import msgspec
 from rowferry import endpoint
 from rowferry.engine import opening
 from rowferry.engine.report import JobSummary
-from rowferry.engine.request import Request
+from rowferry.engine.request import THROTTLES, Request
 from rowferry.errors import ConfigError, LedgerError
 from rowferry.model import ChunkRow, JobRow, Plan
 from rowferry.types import load
@@ -127,13 +127,9 @@ def request_of(asked: Request, source_url: str | None) -> Request:
 def _throttles(asked: Request, options: dict[str, Any]) -> dict[str, Any]:
     """What holds the job back: what is asked for now, else what it was started with. 0 (for signals: ``none``)
     lifts it."""
-    given: dict[str, Any] = {}
-    for name in ("max_rows_per_s", "max_mb_per_s", "max_pause_s", "max_errors", "max_refused"):
-        now = getattr(asked, name)
-        given[name] = options.get(name) if now is None else now
+    given = {name: options.get(name) if (now := getattr(asked, name)) is None else now for name in THROTTLES}
     signals = asked.pause_while or tuple((side, sql) for side, sql in options.get("pause_while", ()))
-    given["pause_while"] = () if signals == (NO_SIGNALS,) else signals
-    return given
+    return given | {"pause_while": () if signals == (NO_SIGNALS,) else signals}
 
 
 def _choose(jobs: list[JobRow], name: str | None) -> JobRow:

@@ -16,6 +16,8 @@ from rowferry.errors import ConfigError
 from rowferry.model import Endpoint
 
 MODES = ("create", "append", "truncate", "replace", "upsert")
+#: Fields of a Request that hold a job back, and are no part of its key.
+THROTTLES = ("max_rows_per_s", "max_mb_per_s", "pause_while", "max_pause_s", "max_errors", "max_refused")
 POLICIES = ("text", "null", "clamp", "skip")
 ON_ERROR = ("refuse", "quarantine")
 
@@ -120,6 +122,11 @@ class Request(msgspec.Struct, frozen=True):
             for option, text in (("--max-errors", self.max_errors), ("--max-refused", self.max_refused)):
                 if text is not None:
                     Limit.parse(option, text)
+
+    def throttles(self) -> dict[str, Any]:
+        """What holds the job back, as a plan keeps it: a ``resume`` goes on as gently."""
+        given = {name: getattr(self, name) for name in THROTTLES}
+        return {name: value for name, value in given.items() if value}
 
     @property
     def held_back(self) -> bool:

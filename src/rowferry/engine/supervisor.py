@@ -16,7 +16,7 @@ import secrets
 import threading
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
@@ -25,6 +25,7 @@ from rowferry.adapters import registry
 from rowferry.adapters.protocol import Noting, Orphaning, Source, Target
 from rowferry.engine import opening, outcome, planner, unique
 from rowferry.engine.ahead import Ahead
+from rowferry.engine.held_back import HeldBack
 from rowferry.engine.jobs import plan_of
 from rowferry.engine.progress import EventHandler, JobFinished, JobStarted, Note, TableTotals, Waiting
 from rowferry.engine.report import Report
@@ -47,10 +48,6 @@ from rowferry.errors import (
 from rowferry.failpoints import passing
 from rowferry.model import ChunkRow, JobRow, Plan, TableName, TablePlan
 from rowferry.types import dump
-
-if TYPE_CHECKING:
-    from rowferry.engine.breaker import Breaker
-    from rowferry.engine.throttle import Throttle
 
 #: Reasons of a refusal that its one line names; the plan command shows them all.
 REASONS_SHOWN = 12
@@ -106,13 +103,7 @@ class Copy:
         self._notes: list[str] = []
         #: The workers' connections, which are opened meanwhile.
         self._ahead: Ahead | None = None
-        self._throttle: Throttle | None = None
-        if request.held_back:
-            from rowferry.engine.throttle import Throttle
-
-            self._throttle = Throttle(request, on_event)
-        self._counting: Breaker | None = None
-        self._guard = threading.Lock()
+        self._held_back = HeldBack(request, on_event)
         self._retries: dict[int, int] = {}
         #: When each table's first chunk of this run began and its last one ended (monotonic seconds).
         self._spans: dict[int, tuple[float, float]] = {}
@@ -130,8 +121,7 @@ class Copy:
             cutter.watch(target)
             opening.check_places(source, target)
             self._ahead = held.enter_context(Ahead(request, source, target))
-            if self._throttle is not None:
-                self._throttle.check(source, target)
+            self._held_back.check(source, target)
             job = self._find(target) if target.ledger.open(create=False) else None
             if job is not None and job.state == "finished":
                 return self._finished_before(job)
@@ -319,7 +309,7 @@ class Copy:
             "target_triggers": r.target_triggers,
             "require_snapshot": r.require_snapshot,
             **self._quarantining(),
-            **self._throttles(),
+            **r.throttles(),
         }
 
     def _quarantining(self) -> dict[str, Any]:
@@ -331,29 +321,6 @@ class Copy:
 
         name = quarantine.place(registry.capabilities(r.target.engine), r.ledger_schema)
         return {"quarantine": [name.schema, name.name], "max_quarantined": r.max_quarantined}
-
-    def _throttles(self) -> dict[str, Any]:
-        """What holds the job back, where something does: a ``resume`` goes on as gently."""
-        r = self._request
-        given = {
-            "max_rows_per_s": r.max_rows_per_s,
-            "max_mb_per_s": r.max_mb_per_s,
-            "pause_while": [list(p) for p in r.pause_while],
-            "max_pause_s": r.max_pause_s,
-            "max_errors": r.max_errors,
-            "max_refused": r.max_refused,
-        }
-        return {name: value for name, value in given.items() if value}
-
-    def _breaker(self) -> Breaker:
-        """Counts failures; made by the first one, or where a limit was given."""
-        if self._counting is None:
-            from rowferry.engine.breaker import Breaker
-
-            r = self._request
-            with self._guard:
-                self._counting = self._counting or Breaker(r.max_errors, r.max_refused, r.workers)
-        return self._counting
 
     def _open_snapshot(self, source: Source) -> None:
         self._guarantee = source.open_snapshot(self._request.workers)
@@ -434,9 +401,7 @@ class Copy:
     def _work(self, source: Source, target: Target, job: JobRow, plan: Plan) -> None:
         """Runs the workers until no chunk is left, and raises what stopped them."""
         stop = threading.Event()
-        shared = Shared(job.id, plan, source, target, stop, self._token, self._on_event, self._ahead)
-        shared.throttle, shared.breaker = self._throttle, self._breaker
-        shared.counts_refused = self._request.max_refused is not None
+        shared = Shared(job.id, plan, source, target, stop, self._token, self._on_event, self._held_back, self._ahead)
         if plan.options.get("quarantine") and plan.tables:
             from rowferry.engine.quarantine import Quarantine
 
@@ -444,8 +409,7 @@ class Copy:
             rows_max = limits.QUARANTINED_MAX if most is None else most
             known = target.ledger.chunks(job.id)
             shared.quarantine = Quarantine(target, job.id, plan, known, caps.savepoints, rows_max)
-        watching = self._throttle.watching(source, target, stop) if self._throttle else contextlib.nullcontext()
-        with watching, self._deduplicating(shared):
+        with self._held_back.watching(source, target, stop), self._deduplicating(shared):
             self._let_work(shared, job)
         self.carried = max(self.carried, shared.carried)
         for table, count in shared.retries.items():
@@ -594,11 +558,8 @@ class Copy:
             seconds=time.monotonic() - self._started,
             workers=self._request.workers,
             tables=tuple(tables),
-            notes=(*self._notes, *self._held_back(), *(target.notes() if isinstance(target, Noting) else ())),
+            notes=(*self._notes, *self._held_back.notes(), *(target.notes() if isinstance(target, Noting) else ())),
         )
-
-    def _held_back(self) -> tuple[str, ...]:
-        return self._throttle.notes() if self._throttle is not None else ()
 
     def _failed(
         self, source: Source, target: Target, job: JobRow, plan: Plan, taken: dict[int, int], error: RowferryError

@@ -6,7 +6,7 @@ import contextlib
 import random
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -14,6 +14,7 @@ import msgspec
 from rowferry import limits
 from rowferry.adapters.protocol import Block, Cuttable, Reader, ReadRequest, Source, Target, Writer, WriteRequest
 from rowferry.engine.ahead import Ahead
+from rowferry.engine.held_back import HeldBack
 from rowferry.engine.prefetch import Prefetch
 from rowferry.engine.progress import ChunkFinished, ChunkRetried, ChunkStarted, EventHandler, Note, Waiting
 from rowferry.engine.transfer import TableWay, Transfer
@@ -29,10 +30,8 @@ from rowferry.failpoints import passing
 from rowferry.model import ChunkRow, Plan, TablePlan
 
 if TYPE_CHECKING:
-    from rowferry.engine.breaker import Breaker
     from rowferry.engine.quarantine import Quarantine
     from rowferry.engine.staged import StagedTransfer
-    from rowferry.engine.throttle import Throttle
     from rowferry.stages.flow import StageWorker
 
 
@@ -47,6 +46,7 @@ class Shared(msgspec.Struct):
     #: The state that the source is read in: the job's token in the ledger.
     snapshot: str
     on_event: EventHandler
+    held_back: HeldBack
     #: Connections that are opened already, where there are some.
     ahead: Ahead | None = None
     #: Held for changes of what follows; notified when a chunk has landed.
@@ -59,10 +59,6 @@ class Shared(msgspec.Struct):
     #: Chunks that this process has carried.
     carried: int = 0
     error: BaseException | None = None
-    #: What holds the workers back, where something does, and what counts their failures.
-    throttle: Throttle | None = None
-    breaker: Callable[[], Breaker] | None = None
-    counts_refused: bool = False
     #: Where rows go that cannot be carried, if anywhere.
     quarantine: Quarantine | None = None
     #: Of tables of which one of several like rows is kept: what has been claimed, by the table's index.
@@ -118,6 +114,7 @@ class Worker(threading.Thread):
         super().__init__(name=f"rowferry-worker-{number}", daemon=True)
         self._number = number
         self._shared = shared
+        self._throttle = shared.held_back.throttle
         #: Since when there was no chunk to take (monotonic seconds), and whether that was said.
         self._idle_since: float | None = None
         self._said = False
@@ -168,8 +165,8 @@ class Worker(threading.Thread):
         """Claims and carries one chunk. False when there is nothing left to do."""
         shared = self._shared
         carried = shared.carried
-        if shared.throttle is not None:
-            shared.throttle.between_chunks()
+        if self._throttle is not None:
+            self._throttle.between_chunks()
         try:
             chunk, pending = self._claim()
         except RowferryError as error:
@@ -189,7 +186,7 @@ class Worker(threading.Thread):
         except RowferryError as error:
             error.at(table=str(plan.source.name), chunk=chunk.number)
             self._drop()
-            if shared.throttle is not None and shared.throttle.gave_back(error):
+            if self._throttle is not None and self._throttle.gave_back(error):
                 return True
             tries = shared.count_try(chunk)
             if tries >= limits.CHUNK_TRIES and not isinstance(error, SnapshotLostError):
@@ -197,8 +194,7 @@ class Worker(threading.Thread):
                 error.transient = False
             if not error.transient or isinstance(error, SnapshotLostError):
                 raise
-            if shared.breaker is not None:
-                shared.breaker().failed(error, shared.carried)
+            shared.held_back.failed(error, shared.carried)
             wait_s = retry_wait_s(tries)
             shared.on_event(
                 ChunkRetried(str(plan.source.name), chunk.number, self._number, tries + 1, wait_s, str(error))
@@ -320,7 +316,7 @@ class Worker(threading.Thread):
         rows_wanted = 0
         if plan.transform is not None:
             stage = transforming.stage_of(plan.transform, str(plan.source.name))
-            if shared.throttle is None or not shared.throttle.paces:  # what was cut small is not put together again
+            if self._throttle is None or not self._throttle.paces:  # what was cut small is not put together again
                 rows_wanted = stage.batch_rows
             if plan.index not in self._stages:
                 self._stages[plan.index] = stage.worker()
@@ -360,18 +356,17 @@ class Worker(threading.Thread):
     def _reading(self, plan: TablePlan, chunk: ChunkRow, transfer: Transfer) -> Iterator[Iterable[Block]]:
         """The chunk's blocks as the source gives them, read ahead."""
         assert self._reader is not None
-        shared = self._shared
         read = ReadRequest(
             table=plan.source,
             columns=plan.reads or tuple((c.source, c.form) for c in plan.columns),
             bound=chunk.bound,
             where=plan.where,
-            batch_bytes=limits.BATCH_BYTES if shared.throttle is None else shared.throttle.batch_bytes(plan.source),
+            batch_bytes=limits.BATCH_BYTES if self._throttle is None else self._throttle.batch_bytes(plan.source),
             intake=transfer.intake,
         )
         cut = self._reader.cut if isinstance(self._reader, Cuttable) else None
         with Prefetch(self._reader.read(read), limits.QUEUE_BYTES, cut) as ahead:
-            yield ahead if shared.throttle is None else shared.throttle.paced(ahead, chunk)
+            yield ahead if self._throttle is None else self._throttle.paced(ahead, chunk)
 
     def _land(self, plan: TablePlan, chunk: ChunkRow, transfer: Transfer, accepted: int, began: float) -> None:
         """What comes after a chunk's rows: those of the tables that it feeds, its row in the ledger, COMMIT."""
@@ -405,8 +400,7 @@ class Worker(threading.Thread):
         transfer.end(committed=True)
         passing("committed")
         shared.widen(plan.index, began)
-        if shared.counts_refused and shared.breaker is not None:
-            shared.breaker().refused(int(done.counts.get("quarantined", 0)))
+        shared.held_back.refused(int(done.counts.get("quarantined", 0)))
         tries = shared.tries.get((chunk.table, chunk.number), 0) + 1
         shared.on_event(
             ChunkFinished(
