@@ -170,6 +170,7 @@ def _plan_table(t: PlannedTable) -> list[str]:
         for c in t.columns
     ]
     lines += aligned(None, columns)
+    lines += [f"  {printable(sentence)}" for sentence in t.passes]
     for r in t.refusals:
         column = f"column {printable(repr(r.column))}: " if r.column is not None else ""
         rows = "" if r.count is None else f" ({count(r.count)} rows)"
@@ -247,12 +248,24 @@ def _remarks(t: TableReport) -> str:
         said.append(plural(t.retries, "retry"))
     if t.touched:
         said.append("touched by policy: " + ", ".join(f"{printable(c)} {count(n)}" for c, n in t.touched.items()))
-    if t.rows_quarantined:
-        said.append(f"{count(t.rows_quarantined)} quarantined")
+    said += _changes(t)
     unclosed = t.unclosed()
     if unclosed:
         said.append(unclosed)
     return "; ".join(said)
+
+
+def _changes(t: TableReport) -> list[str]:
+    """What became of rows that were read and not sent, and how many came from elsewhere, where any did."""
+    counts = [
+        (t.rows_generated, "generated"),
+        (t.rows_filtered, "filtered"),
+        (t.rows_deduplicated, "deduplicated"),
+        (t.rows_quarantined, "quarantined"),
+        (t.rows_fed, "to further tables"),
+    ]
+    said = [f"{count(n)} {what}" for n, what in counts if n]
+    return [", ".join([f"{count(t.rows_read)} read", *said])] if said else []
 
 
 def _notes(notes: Iterable[str], snapshot_note: str | None) -> list[str]:

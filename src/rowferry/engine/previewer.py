@@ -56,10 +56,12 @@ def _planned(source: Source, table: TablePlan, request: Request, tables: Sequenc
     bounds = planner.cut(source, tables[table.index if table.fed_by is None else table.fed_by], request)
     planner.try_condition(source, table, bounds[0])
     samples: tuple[Sample, ...] = ()
-    if table.transform is not None:
-        from rowferry.engine.samples import samples_of
+    passes: tuple[str, ...] = ()
+    if table.transform is not None or table.dedup is not None:
+        from rowferry.engine.samples import samples_of, sentences
 
-        samples = samples_of(source, table, bounds)
+        passes = sentences(table)
+        samples = samples_of(source, table, bounds) if table.transform is not None else ()
     shape = table.derived or table.source
     columns = tuple(
         PlannedColumn(
@@ -83,5 +85,6 @@ def _planned(source: Source, table: TablePlan, request: Request, tables: Sequenc
         exists=table.exists,
         key=table.key,
         columns=columns,
+        passes=passes,
         samples=samples,
     )

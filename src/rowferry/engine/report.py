@@ -213,6 +213,8 @@ class PlannedTable(msgspec.Struct, frozen=True):
     key: tuple[str, ...] = ()
     columns: tuple[PlannedColumn, ...] = ()
     refusals: tuple[Refusal, ...] = ()
+    #: What happens to the rows on their way, a sentence each.
+    passes: tuple[str, ...] = ()
     #: Of a table that is transformed: its first rows, before and after.
     samples: tuple[Sample, ...] = ()
 

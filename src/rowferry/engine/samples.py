@@ -1,8 +1,9 @@
-"""What a plan shows of a transform: a few rows of a table as they are, and what each of them becomes."""
+"""What a plan says of a transform and a dedup: what they do, in words, and what a few rows of the table become."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pyarrow as pa
 
@@ -12,6 +13,7 @@ from rowferry.engine import transforming
 from rowferry.engine.report import Sample
 from rowferry.errors import DataError
 from rowferry.model import Bound, TablePlan
+from rowferry.stages import spec
 from rowferry.types import Type, load
 
 ROWS_SHOWN = 3
@@ -73,3 +75,40 @@ def _first_rows(source: Source, plan: TablePlan, forms: Forms, bounds: Sequence[
 
 def _shown(batch: pa.RecordBatch, row: int, forms: Forms) -> dict[str, str | None]:
     return {name: value_text(batch.column(i), row, form) for i, (name, form) in enumerate(forms)}
+
+
+def sentences(plan: TablePlan) -> tuple[str, ...]:
+    """What happens to a table's rows on their way, in the order in which it does."""
+    said = _transform_sentences(plan.transform) if plan.transform is not None else []
+    if plan.dedup is not None:
+        said.append(_dedup_sentence(spec.load({"dedup": plan.dedup}).dedup or spec.Dedup()))
+    return tuple(said)
+
+
+def _transform_sentences(described: dict[str, Any]) -> list[str]:
+    asked = spec.load(described["spec"])
+    said = [f"rule {rule.do} on {', '.join(rule.columns)}" for rule in asked.rules]
+    said += [f"look-up in {lookup.file}: {', '.join(lookup.take)}" for lookup in asked.lookups]
+    said += [f"set {name} = {expression}" for name, expression in asked.set.items()]
+    if asked.where is not None:
+        said.append(f"where {asked.where}: the other rows are left out, and counted as filtered")
+    for name, to in asked.cast.items():
+        on_error = "" if isinstance(to, str) or to.on_error == "refuse" else f" (what does not fit: {to.on_error})"
+        said.append(f"cast {name} to {to if isinstance(to, str) else to.to}{on_error}")
+    said += [f"constant {name} = {value!r}" for name, value in asked.constant.items()]
+    called = described["function"].partition("#")[0] if described["function"] is not None else asked.python
+    if called is not None:
+        said.append(
+            f"function {called}" + ("" if asked.python_keeps_rows else ", which may add rows and leave some out")
+        )
+    return said
+
+
+def _dedup_sentence(dedup: spec.Dedup) -> str:
+    alike = f"alike in {', '.join(dedup.by)}" if dedup.by else "that are alike as a whole"
+    if dedup.keep == "any":
+        which = "whichever comes first: which row stands for a key may differ from run to run, the keys do not"
+    else:
+        which = f"the {dedup.keep}: the same one at every run"
+    held = "; rows whose key the target holds already are dropped, too" if dedup.against_target else ""
+    return f"of rows {alike} one is kept, {which}{held}"
