@@ -70,6 +70,8 @@ class Checked(msgspec.Struct, frozen=True):
     reads: tuple[int, ...]
     #: It is nothing but this column: values pass as they are, without DuckDB.
     column: int | None = None
+    #: The parser's tree of it, in our names.
+    tree: Any = None
 
 
 def internal(index: int) -> str:
@@ -127,7 +129,7 @@ class Parser:
         reads = tuple(sorted(walk.reads))
         if rewritten["class"] == "COLUMN_REF" and len(rewritten["column_names"]) == 1:
             return Checked(text, "", reads, column=reads[0])
-        return Checked(text, self._sql(rewritten, text), reads)
+        return Checked(text, self._sql(rewritten, text), reads, tree=rewritten)
 
     def _tree(self, sql: str, shown: str) -> tuple[Any, dict[str, Any]]:
         """The select statement without its one expression, and the expression."""

@@ -20,6 +20,7 @@ from rowferry import compute as pc
 from rowferry.convert import Conversion, conversion
 from rowferry.errors import ConfigError, DataError
 from rowferry.stages import callables, expression_query, ready_made
+from rowferry.stages.expression_kernels import Swift, compiled
 from rowferry.stages.expression_query import Query
 from rowferry.stages.expressions import Checked, Parser, unknown
 from rowferry.stages.flow import OutColumn, Output, Passed
@@ -50,9 +51,14 @@ class Bench:
             self._connection = expression_query.connect()
         return self._connection
 
-    def query(self, plan: expression_query.Plan) -> Query:
+    def query(self, plan: expression_query.Plan) -> Query | Swift:
+        types = [field.type for field in plan.fields]
+        kernels = [compiled(c, types, made.type) for c, made in zip(plan.checked, plan.made, strict=True)]
+        return Swift(plan, kernels, self._query) if any(kernels) else self._query(plan)
+
+    def _query(self, plan: expression_query.Plan, chosen: Sequence[int] | None = None) -> Query:
         self._queries += 1
-        return Query(self.connection, str(self._queries), plan)
+        return Query(self.connection, str(self._queries), plan, chosen)
 
     def close(self) -> None:
         if self._connection is not None:
@@ -443,7 +449,7 @@ class _Set(Step):
         query = bench.query(self._plan) if self._plan is not None else None
         return lambda frame: self._run(frame, query)
 
-    def _run(self, frame: Frame, query: Query | None) -> None:
+    def _run(self, frame: Frame, query: Query | Swift | None) -> None:
         before = list(frame.arrays)
         refused: list[tuple[int, str, str]] = []
         made: list[pa.Array] = []
@@ -455,7 +461,7 @@ class _Set(Step):
 
 
 def _worked(
-    frame: Frame, query: Query, names: Sequence[str | None], on_error: str, refused: list[tuple[int, str, str]]
+    frame: Frame, query: Query | Swift, names: Sequence[str | None], on_error: str, refused: list[tuple[int, str, str]]
 ) -> list[pa.Array]:
     """The arrays of a query's expressions; rows on which one fails stop the job, become NULL or are set aside."""
     try:
@@ -465,7 +471,7 @@ def _worked(
 
 
 def _settled(
-    frame: Frame, query: Query, index: int, name: str | None, on_error: str, refused: list[tuple[int, str, str]]
+    frame: Frame, query: Query | Swift, index: int, name: str | None, on_error: str, refused: list[tuple[int, str, str]]
 ) -> pa.Array:
     """The array of one expression, where one of several failed."""
     if on_error == "refuse":
@@ -490,7 +496,7 @@ class _Where(Step):
         query = bench.query(self._plan)
         return lambda frame: self._run(frame, query)
 
-    def _run(self, frame: Frame, query: Query) -> None:
+    def _run(self, frame: Frame, query: Query | Swift) -> None:
         refused: list[tuple[int, str, str]] = []
         mask = pc.fill_null(_worked(frame, query, [None], self._on_error, refused)[0], False)
         if refused:
