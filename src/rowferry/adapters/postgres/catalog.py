@@ -69,7 +69,7 @@ _SHAPE = """
 SELECT c.oid, a.attnum, a.attname, a.atttypid, a.atttypmod, a.attnotnull, NULL, NULL, a.attgenerated
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
-WHERE n.nspname = ? AND c.relname = ? ORDER BY a.attnum
+WHERE n.nspname = {schema} AND c.relname = {name} ORDER BY a.attnum
 """
 
 #: Only keys that hold at every moment and for every row: not partial, not of expressions, not deferrable.
@@ -263,8 +263,17 @@ class Catalog:
 
     def fingerprint(self, name: TableName) -> str:
         """The table's fingerprint now; '' where it is gone."""
-        found = self._session.execute(_SHAPE, (schema_of(name), name.name))
-        return fingerprint(found[0][0], [row[1:] for row in found if row[1] is not None]) if found else ""
+        return fingerprint_of(self._session.query(shape_sql(name)))
+
+
+def shape_sql(name: TableName) -> str:
+    """Asks for what :func:`fingerprint_of` takes."""
+    return _SHAPE.format(schema=literal(schema_of(name)), name=literal(name.name))
+
+
+def fingerprint_of(shape: list[tuple[Any, ...]]) -> str:
+    """The fingerprint of a table; '' where there is none."""
+    return fingerprint(shape[0][0], [row[1:] for row in shape if row[1] is not None]) if shape else ""
 
 
 def from_clause(name: TableName, kind: str) -> str:

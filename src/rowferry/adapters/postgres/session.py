@@ -186,6 +186,13 @@ class Session:
             raise self.error(error) from None
         return values(results[-1]) if results else []
 
+    def queries(self, *sql: str) -> list[list[tuple[Any, ...]]]:
+        """Runs statements without parameters in one round trip; returns the rows of each."""
+        try:
+            return [values(result) for result in self.wire.simple("; ".join(sql))]
+        except (ServerError, ConnectionLostError) as error:
+            raise self.error(error) from None
+
     def _run(self, sql: str, params: Sequence[Any]) -> Result:
         try:
             if not params:

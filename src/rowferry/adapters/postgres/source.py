@@ -11,7 +11,7 @@ import pyarrow as pa
 from rowferry import limits
 from rowferry.adapters.buffers import assemble, bare
 from rowferry.adapters.postgres import types
-from rowferry.adapters.postgres.catalog import Catalog, from_table
+from rowferry.adapters.postgres.catalog import Catalog, fingerprint_of, from_table, shape_sql
 from rowferry.adapters.postgres.chunks import Splitter, select_from
 from rowferry.adapters.postgres.connect import Parameters, parameters
 from rowferry.adapters.postgres.control import Connector
@@ -212,15 +212,15 @@ class PostgresSource:
         """Raises SourceError where the table was altered, or emptied, since the snapshot."""
         with self._lock:
             self._revive()
-            now = self._catalog.fingerprint(table.name)
-            if table.fingerprint and now != table.fingerprint:
+            sql = _FILES.format(table=literal(qualified(table.name)))
+            shape, files = self._session.queries(shape_sql(table.name), sql)
+            if table.fingerprint and fingerprint_of(shape) != table.fingerprint:
                 raise SourceError("the table was altered or dropped while it was read", table=str(table.name))
             if self._exporter is None:
                 return
-            sql = _FILES.format(table=literal(qualified(table.name)))
             if table.name not in self._files:
                 self._files[table.name] = str(self._exporter.query(sql)[0][0])
-            if str(self._session.query(sql)[0][0]) != self._files[table.name]:
+            if str(files[0][0]) != self._files[table.name]:
                 raise SourceError(
                     "the table was truncated or rewritten (TRUNCATE, VACUUM FULL, CLUSTER) while it was read",
                     table=str(table.name),
