@@ -52,6 +52,8 @@ class RowferryError(Exception):
         self.transient = transient
         #: The target refuses a row of those that were sent, and might take the others without it (quarantine).
         self.of_row = False
+        #: Which of the rows that were sent it was, from 0, where the target said so.
+        self.row: int | None = None
         #: What the run had to say for itself when it failed (``engine.report.Report``), where it got so far.
         self.report: Any = None
 

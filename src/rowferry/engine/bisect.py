@@ -1,9 +1,10 @@
 """Which rows of a chunk the target refuses: trial loads that are undone, halved until single rows are left.
 
 With savepoints, what has passed stays loaded while the next part is tried: every row is loaded at most log2 n times,
-and a refused row costs 2 log2 n tries at the most. Without them (and for an upsert, whose keys are only compared
-within one load) parts are first tried alone, each undone; then all that passed is loaded at once, and if rows refuse
-each other, the shortest beginning that fails names the next one: log2 n loads of up to n rows for each of those.
+and a refused row costs 2 log2 n tries at the most; 4, where the target says which row it was. Without them (and for
+an upsert, whose keys are only compared within one load) parts are first tried alone, each undone; then all that passed
+is loaded at once, and if rows refuse each other, the shortest beginning that fails names the next one: log2 n loads of
+up to n rows for each of those.
 """
 
 from __future__ import annotations
@@ -113,30 +114,39 @@ class Search:
 
     def _keep(self, start: int, end: int) -> None:
         """What passes stays."""
-        self._writer.mark()
-        error = self._try([(start, end)])
-        if error is None:
-            return
-        self._writer.undo()
-        if end - start == 1:
-            self._refuse(start, error)
-            return
-        half = (start + end) // 2
-        self._keep(start, half)
-        self._keep(half, end)
+        todo = [(start, end)]
+        while todo:
+            start, end = todo.pop()
+            self._writer.mark()
+            error = self._try([(start, end)])
+            if error is None:
+                continue
+            self._writer.undo()
+            todo += reversed(self._parted(start, end, error))
 
     def _alone(self, start: int, end: int) -> None:
         """Finds the rows that are refused by themselves; nothing stays."""
-        error = self._try([(start, end)])
-        self._writer.undo()
-        if error is None:
-            return
+        todo = [(start, end)]
+        while todo:
+            start, end = todo.pop()
+            error = self._try([(start, end)])
+            self._writer.undo()
+            if error is not None:
+                todo += reversed(self._parted(start, end, error))
+
+    def _parted(self, start: int, end: int, error: RowferryError) -> list[tuple[int, int]]:
+        """What to try next of a range that was refused: around the row that the target named, or its halves. A single
+        row is one of those that are looked for."""
         if end - start == 1:
             self._refuse(start, error)
-            return
-        half = (start + end) // 2
-        self._alone(start, half)
-        self._alone(half, end)
+            return []
+        if error.row is not None and 0 <= error.row < end - start:
+            row = start + error.row
+            ranges = [(start, row), (row, row + 1), (row + 1, end)]
+        else:
+            half = (start + end) // 2
+            ranges = [(start, half), (half, end)]
+        return [(a, b) for a, b in ranges if a < b]
 
     def _together(self) -> None:
         """Loads all that passed alone; rows that refuse each other are found one after the other."""

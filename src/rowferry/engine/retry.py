@@ -308,7 +308,9 @@ class _Sending:
         with Spool() as spool:
             spool.add(way.convert(fit, {}))
             self._writer.mark()
-            Search(self._writer, request, spool, lambda i, error: self._stays(left[i], error)).load(self._savepoints)
+            if spool.rows:
+                search = Search(self._writer, request, spool, lambda i, error: self._stays(left[i], error))
+                search.load(self._savepoints)
         passing("retry loaded")
         self._settle(rows)
 

@@ -23,7 +23,7 @@ Forms = Sequence[tuple[str, Type]]
 
 #: Places in a batch or a chunk, which say nothing of a row that was tried alone.
 _IN_BATCH = re.compile(r" in row \d+ of its batch$")
-_IN_CHUNK = re.compile(r", row \d+ of this chunk| at row \d+$")
+_IN_CHUNK = re.compile(r", row [\d,]+ of this chunk| at row \d+$")
 #: What our own messages have that not every database's encoding has.
 _PLAIN = str.maketrans({"−": "-", "…": "...", "→": "->", "∞": "infinity", "’": "'", "“": '"', "”": '"'})
 REASON_CHARACTERS_MAX = 1000

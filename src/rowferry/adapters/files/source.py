@@ -95,6 +95,11 @@ class FilesSource:
         """Nothing is held open between reads."""
 
 
+def _is_own(path: str) -> bool:
+    """Whether a file is of rowferry's own tables, which are no part of the state that is copied."""
+    return os.path.basename(os.path.dirname(os.path.dirname(path))) == catalog.OWN
+
+
 def _refuse_where(where: str | None) -> None:
     if where:
         raise ConfigError(
@@ -134,13 +139,13 @@ class FilesReader:
             raise SourceError("the table's files are gone", table=str(request.table.name))
         wanted = request.bound.data.get("parts")
         if wanted is None:
-            known = [f for f in files if self._stamps is None or f in self._stamps]
+            known = [f for f in files if self._stamps is None or f in self._stamps or _is_own(f)]
             return [(path, 0, None) for path in known]
         place = os.path.dirname(files[0])
         return [(os.path.join(place, name), int(first), int(last)) for name, first, last in wanted]
 
     def _check(self, path: str) -> None:
-        if self._stamps is None:
+        if self._stamps is None or _is_own(path):
             return
         with failures(SourceError, path, "read"):
             if _stamp(path) != self._stamps.get(path):

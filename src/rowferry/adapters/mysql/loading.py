@@ -285,6 +285,7 @@ class Loader:
             f"{outcome.problem}, row {part.first + number + 1:,} of this chunk", column, part.row(number)
         )
         error.code = outcome.code
+        error.row = part.first + number
         return error
 
     def _data_error(self, message: str, column: ColumnPlan | None, row: pa.RecordBatch) -> DataError:

@@ -73,6 +73,7 @@ def from_server(error: ServerError, role: type[RowferryError], columns: dict[str
         hint=fields.get("H") or _HINTS.get(code),
         transient=is_transient(code),
     )
+    made.row = int(context.group(1)) - 1 if context else None
     made.of_row = issubclass(role, TargetError) and _ROW_CLASSES.fullmatch(code[:2]) is not None
     return made
 
