@@ -58,7 +58,7 @@ MODULE_LINES_MAX = 650
 PUBLIC = {
     "ConfigError", "DataError", "DifferenceError", "JobSummary", "LedgerError", "PlanReport", "RefusedError", "Report",
     "RowferryError", "SourceError", "StoppedError", "TableReport", "TargetError", "copy", "jobs", "plan", "resume",
-    "verify",
+    "retry_quarantined", "verify",
 }  # fmt: skip
 
 
