@@ -166,6 +166,8 @@ class Table(msgspec.Struct, frozen=True):
     foreign_keys: tuple[ForeignKey, ...] = ()
     #: User triggers and rules that would fire on a write, by name.
     triggers: tuple[str, ...] = ()
+    #: Those of them that fire whatever a session says (PostgreSQL's ENABLE ALWAYS).
+    triggers_always: tuple[str, ...] = ()
     user_types: tuple[UserType, ...] = ()
     #: As a target: a crash of its server empties it (UNLOGGED, MEMORY), whatever had been committed.
     volatile: bool = False

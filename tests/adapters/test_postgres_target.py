@@ -165,6 +165,25 @@ def test_triggers_are_disabled_and_enabled_again(target: Target, sql: Any) -> No
     assert sql("SELECT a FROM t") == [("abc",)]
 
 
+def test_triggers_that_always_fire_do_so_again(target: Target, sql: Any) -> None:
+    sql("CREATE TABLE t (a text); CREATE TABLE log (a text)")
+    sql("CREATE FUNCTION up() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.a := upper(NEW.a); RETURN NEW; END $$")
+    for name, state in (("usual", "ENABLE"), ("always", "ENABLE ALWAYS"), ("copies", "ENABLE REPLICA")):
+        sql(f"CREATE TRIGGER {name} BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION up()")
+        sql(f"ALTER TABLE t {state} TRIGGER {name}")
+    sql("CREATE RULE note AS ON INSERT TO t DO ALSO INSERT INTO log VALUES (NEW.a)")
+    sql("ALTER TABLE t ENABLE ALWAYS RULE note")
+    states = "SELECT tgname::text, tgenabled::text FROM pg_trigger WHERE NOT tgisinternal UNION ALL "
+    states += "SELECT rulename::text, ev_enabled::text FROM pg_rewrite WHERE rulename = 'note' ORDER BY 1"
+    before = sql(states)
+    assert before == [("always", "A"), ("copies", "R"), ("note", "A"), ("usual", "O")]
+    table = described(target)
+    target.disable_triggers(table, True)
+    assert sql(states) == [("always", "D"), ("copies", "R"), ("note", "D"), ("usual", "D")]
+    target.disable_triggers(table, False)
+    assert sql(states) == before
+
+
 # --- upsert
 
 

@@ -185,19 +185,29 @@ def test_fingerprint_changes_with_the_columns(session: MysqlSession, change: str
     assert described(session).fingerprint == before
     session.query("INSERT INTO t (a, b) VALUES (1, 'x')")
     session.query("ANALYZE TABLE t")
-    assert catalog.fingerprint(session, name) == before
+    session.query("DO SLEEP(1.1)")  # the server knows the second in which a table was altered
+    session.query("ALTER TABLE t ADD INDEX (b), COMMENT 'altered'")
+    assert catalog.fingerprint(session, name) == before, "an index changes nothing of what is read"
     session.query(change)
     assert catalog.fingerprint(session, name) != before
 
 
-def test_fingerprint_of_a_table_made_anew_is_another(session: MysqlSession) -> None:
+@pytest.mark.parametrize(("kind", "volatile"), [("MEMORY", True), ("InnoDB", False), ("MyISAM", False)])
+def test_a_target_that_its_servers_end_empties_is_volatile(session: MysqlSession, kind: str, volatile: bool) -> None:
+    session.query(f"CREATE TABLE t (a int PRIMARY KEY) ENGINE={kind}")
+    table = catalog.describe(session, TableName(None, "t"), as_target=True)
+    assert table is not None
+    assert table.volatile is volatile
+
+
+def test_fingerprint_of_a_table_without_snapshots_made_anew_is_another(session: MysqlSession) -> None:
     name = TableName(None, "t")
-    session.query("CREATE TABLE t (a int)")
+    session.query("CREATE TABLE t (a int) ENGINE=MyISAM")
     before = catalog.fingerprint(session, name)
     session.query("DROP TABLE t")
     assert catalog.fingerprint(session, name) == ""
     session.query("DO SLEEP(1.1)")  # the server knows the second in which a table was made
-    session.query("CREATE TABLE t (a int)")
+    session.query("CREATE TABLE t (a int) ENGINE=MyISAM")
     assert catalog.fingerprint(session, name) != before
 
 

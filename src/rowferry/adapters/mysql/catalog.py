@@ -31,7 +31,8 @@ SELECT table_schema, table_name FROM information_schema.tables
 WHERE table_type IN ({kinds}) AND {where} ORDER BY table_schema, table_name
 """
 _TABLE = """
-SELECT table_name, table_type, table_rows, data_length, create_time, create_options FROM information_schema.tables
+SELECT table_name, table_type, table_rows, data_length, create_time, create_options, engine
+FROM information_schema.tables
 WHERE table_schema = coalesce(?, DATABASE()) AND table_name = ? AND table_type <> 'SEQUENCE'
 """
 _COLUMNS = """
@@ -94,14 +95,18 @@ class _Shape(msgspec.Struct, frozen=True):
     rows: int
     bytes: int
     created: str
+    engine: str
     partitioned: bool
     columns: tuple[tuple[Any, ...], ...]
 
     @property
     def fingerprint(self) -> str:
-        """Of names, types, nullability and what is generated; and of the moment the table was made or altered."""
+        """Of names, types, nullability and what is generated; and, where a table has no snapshots, of the moment
+        when it was made or altered. InnoDB itself refuses to read a table that was made anew under an older
+        snapshot, and a new index, which changes that moment, too, is no reason to stop."""
         parts = [(c[1], c[2], c[3], c[6], c[7], is_generated(str(c[5]), c[8])) for c in self.columns]
-        return hashlib.blake2b(repr((self.name, self.created, parts)).encode(), digest_size=16).hexdigest()
+        created = "" if self.engine == "InnoDB" else self.created
+        return hashlib.blake2b(repr((self.name, created, parts)).encode(), digest_size=16).hexdigest()
 
 
 def _shape(session: MysqlSession, name: TableName) -> _Shape | None:
@@ -109,7 +114,7 @@ def _shape(session: MysqlSession, name: TableName) -> _Shape | None:
     found = [row for row in session.execute(_TABLE, place) if _same_name(session, str(row[0]), name.name)]
     if not found:
         return None
-    real, kind, rows, size, created, options = found[0]
+    real, kind, rows, size, created, options, engine = found[0]
     columns = tuple(row for row in session.execute(_COLUMNS, place) if row[0] == real)
     if not columns:
         return None
@@ -119,6 +124,7 @@ def _shape(session: MysqlSession, name: TableName) -> _Shape | None:
         int(rows or 0),
         int(size or 0),
         str(created),
+        str(engine),
         "partitioned" in str(options or ""),
         columns,
     )
@@ -175,6 +181,7 @@ def describe(session: MysqlSession, name: TableName, *, census: bool = False, as
         kind="partitioned" if shape.partitioned else shape.kind,
         foreign_keys=_foreign_keys(session, place),
         triggers=triggers(session, TableName(*place)),
+        volatile=as_target and shape.engine == "MEMORY",
     )
     return counting.looked_at(table, session) if census else table
 

@@ -95,11 +95,11 @@ WHERE k.conrelid = {oid} AND k.contype = 'f' ORDER BY k.conname COLLATE "C"
 
 _TRIGGERS = """
 WITH tree(oid) AS (SELECT {oid}::oid UNION SELECT relid FROM pg_partition_tree({oid}))
-SELECT DISTINCT tgname::text FROM pg_trigger JOIN tree ON tgrelid = tree.oid
-WHERE NOT tgisinternal AND tgenabled IN ('O', 'A')
-UNION SELECT DISTINCT rulename::text FROM pg_rewrite JOIN tree ON ev_class = tree.oid
-WHERE rulename <> '_RETURN' AND ev_type <> '1' AND ev_enabled IN ('O', 'A')
-ORDER BY 1
+SELECT name, bool_or(state = 'A') FROM (
+    SELECT tgname::text, tgenabled FROM pg_trigger JOIN tree ON tgrelid = tree.oid WHERE NOT tgisinternal
+    UNION ALL SELECT rulename::text, ev_enabled FROM pg_rewrite JOIN tree ON ev_class = tree.oid
+    WHERE rulename <> '_RETURN' AND ev_type <> '1') AS found(name, state)
+WHERE state IN ('O', 'A') GROUP BY name ORDER BY name COLLATE "C"
 """
 
 _TYPES = """
@@ -171,6 +171,8 @@ class Catalog:
             if listed:
                 arrays.append(column.name)
         keys = self._session.query(_KEYS.format(oid=oid))
+        # A plain table without any says so; of a partitioned one it is the partitions that have them.
+        triggers = self._session.query(_TRIGGERS.format(oid=oid)) if hooked or kind != "r" else []
         table = Table(
             name=name,
             columns=tuple(columns),
@@ -184,10 +186,8 @@ class Catalog:
                 ForeignKey(k, tuple(msgspec.json.decode(c)), table_name(s, p))
                 for k, c, s, p in self._session.query(_FOREIGN_KEYS.format(oid=oid))
             ),
-            # A plain table without any says so; of a partitioned one it is the partitions that have them.
-            triggers=tuple(r[0] for r in self._session.query(_TRIGGERS.format(oid=oid)))
-            if hooked or kind != "r"
-            else (),
+            triggers=tuple(trigger for trigger, _ in triggers),
+            triggers_always=tuple(trigger for trigger, always in triggers if always is True),
             user_types=user_types(self._session, self._types, [r[2] for r in rows]),
             volatile=as_target and unlogged is True,
         )

@@ -349,8 +349,7 @@ class Definer:
         return [(column, sequence) for column, sequence in rows]
 
     def disable_triggers(self, table: Table, disable: bool) -> None:
-        """Turns the user triggers and rules that the plan named off or on."""
-        word = "DISABLE" if disable else "ENABLE"
+        """Turns the user triggers and rules that the plan named off, or on as they were."""
         name = qualified(table.name)
         known = self._query(
             f"SELECT 'TRIGGER', tgname::text FROM pg_trigger WHERE tgrelid = {literal(name)}::regclass "
@@ -360,6 +359,7 @@ class Definer:
         there = {str(n) for _, n in known}
         for kind, trigger in known:
             if trigger in table.triggers:
+                word = "DISABLE" if disable else "ENABLE ALWAYS" if trigger in table.triggers_always else "ENABLE"
                 self._query(f"ALTER TABLE {name} {word} {kind} {ident(trigger)}")
         missing = [t for t in table.triggers if t not in there]
         if missing and disable:

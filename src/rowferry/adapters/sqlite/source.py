@@ -42,8 +42,6 @@ class SqliteSource:
         self._all: list[Session] = []
         self._snapshot: str | None = None
         self._guarantee: str | None = None
-        #: Values that were read as NULL by the policy null: (table, column) → count.
-        self._settled: dict[tuple[str, str], int] = {}
 
     @staticmethod
     def open(endpoint: Endpoint, options: SourceOptions) -> SqliteSource:
@@ -190,9 +188,6 @@ class SqliteSource:
             notes.append("other processes kept writing while readers began, and the file cannot be locked")
         elif self._guarantee == "one" and not self._file.writable and not self._file.immutable:
             notes.append("the file cannot be locked; it did not change while the readers began")
-        with self._guard:
-            settled = sorted((place, count) for place, count in self._settled.items() if count)
-        notes += [f"{count:,} values of {t}.{c} that did not fit were read as NULL" for (t, c), count in settled]
         return "; ".join(notes) or None
 
     def policy(self, table: str, column: str) -> str | None:
@@ -202,10 +197,6 @@ class SqliteSource:
             if pattern in (f"{table}.{column}", column) or fnmatch.fnmatchcase(f"{table}.{column}", pattern):
                 found = policy
         return found
-
-    def settle(self, table: str, column: str, count: int) -> None:
-        with self._guard:
-            self._settled[table, column] = self._settled.get((table, column), 0) + count
 
     @property
     def utf8(self) -> bool:
@@ -245,11 +236,14 @@ class SqliteReader:
             except SqliteFailure as failure:
                 raise self._where_error(request, failure) from None
             try:
+                said: list[int] = [0] * len(specs)
                 while (batch := rows.next_batch(limits.BATCH_ROWS_MAX, request.batch_bytes)) is not None:
-                    yield Block(self._batch(request, schema, *batch))
+                    settled = list(rows.settled())
+                    news = zip(request.columns, settled, said, strict=True)
+                    touched = {name: count - before for (name, _), count, before in news if count > before}
+                    yield Block(self._batch(request, schema, *batch), touched=touched or None)
+                    said = settled
                     del batch
-                for (name, _), count in zip(request.columns, rows.settled(), strict=True):
-                    self._source.settle(table, name, count)
             finally:
                 rows.close()
         except UnfitValue as unfit:
