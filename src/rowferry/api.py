@@ -73,6 +73,7 @@ def copy(
     max_refused: str | None = None,
     on_error: str = "refuse",
     max_quarantined: int | None = None,
+    keep_duplicates: str | None = None,
     on_event: EventHandler = _silent,
     stop: threading.Event | None = None,
 ) -> Report:
@@ -92,6 +93,7 @@ def copy(
     ``"20/60s"``, failed tries of chunks and rows set aside that stop the job (docs/THROTTLE.md).
     on_error: ``quarantine`` sets rows that cannot be carried aside in the target (docs/QUARANTINE.md; the report's
     status is then ``quarantined``), ``max_quarantined`` of them at the most (None: 1,000).
+    keep_duplicates: a Parquet file for the rows that a dedup leaves out (docs/DEDUP.md).
     stop: set it to stop the job at the next batch (StoppedError).
 
     Raises ConfigError (RefusedError where the plan refuses), SourceError, TargetError, DataError,

@@ -183,6 +183,8 @@ def cli() -> None:
 @_TRIGGERS
 @_LIMIT
 @_SETTING_ASIDE
+@click.option("--keep-duplicates", metavar="FILE.parquet", type=click.Path(dir_okay=False),
+              help="Write the rows that a dedup leaves out to this file.")  # fmt: skip
 @_HOLDING_BACK
 @_SHOWING
 @click.pass_obj
@@ -328,8 +330,9 @@ def _configured(path: str, known: set[str]) -> dict[str, Any]:
     from rowferry import config
 
     read = config.load(path)
-    settings = ("tables", "mode", "names", "match_names", "workers", "policies", "on_error", "max_quarantined",
-                "max_rows_per_s", "max_mb_per_s", "max_pause_s", "max_errors", "max_refused")  # fmt: skip
+    settings = ("tables", "mode", "names", "match_names", "workers", "policies", "on_error",
+                "max_quarantined", "keep_duplicates", "max_rows_per_s", "max_mb_per_s", "max_pause_s", "max_errors",
+                "max_refused")  # fmt: skip
     arguments = {k: v for k in settings if (v := getattr(read, k)) not in (None, (), {}) and k in known}
     if read.pause_while and "pause_while" in known:
         arguments["pause_while"] = tuple((p.side, p.sql) for p in read.pause_while)

@@ -61,6 +61,7 @@ class JobConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     policies: dict[str, str] = {}
     on_error: Literal["refuse", "quarantine"] | None = None
     max_quarantined: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    keep_duplicates: str | None = None
     max_rows_per_s: Annotated[float, msgspec.Meta(gt=0)] | None = None
     max_mb_per_s: Annotated[float, msgspec.Meta(gt=0)] | None = None
     max_pause_s: Annotated[float, msgspec.Meta(gt=0)] | None = None

@@ -12,6 +12,7 @@ from typing import Any
 
 import duckdb
 import psycopg
+import pyarrow.parquet as pq
 import pytest
 
 from end_to_end import ferry
@@ -345,3 +346,45 @@ def test_join_of_a_job_that_deduplicates_is_refused(tmp_path: pathlib.Path, post
     config = config_in(tmp_path, 'by = ["k"]')
     run = ferry.run("copy", source, target, "--config", config, "--join", expect=2)
     assert "--join" in run.output
+
+
+def test_keep_duplicates_writes_what_was_left_out_also_after_a_kill(tmp_path: pathlib.Path) -> None:
+    rows = rows_with_repeats()
+    with sqlite3.connect(tmp_path / "a.db") as c:
+        c.execute("create table t (id integer primary key, k text, u real, note text)")
+        c.executemany("insert into t values (?, ?, ?, ?)", rows)
+    c.close()
+    for number, dedup in enumerate(('by = ["k"]', 'by = ["k"]\nkeep = "first by u"')):
+        target, file = tmp_path / f"{number}.duckdb", tmp_path / f"{number}.parquet"
+        ends = [f"sqlite:///{tmp_path}/a.db", f"duckdb:///{target}"]
+        arguments = ["copy", *ends, "--config", config_in(tmp_path, dedup), "--keep-duplicates", str(file)]
+        assert ferry.run(*arguments, env={"ROWFERRY_FAILPOINT": "committed:3"}).code == -9
+        assert ferry.run(*arguments, env={"ROWFERRY_FAILPOINT": "loaded:4"}).code == -9
+        done = ferry.run(*arguments, expect=0)
+        with duckdb.connect(str(target)) as d:
+            kept = {i for (i,) in d.execute("select id from t").fetchall()}
+        left = pq.read_table(file).to_pylist()
+        assert sorted(int(json.loads(row["row"])["id"]) for row in left) == sorted(set(range(ROWS)) - kept)
+        assert {row["table"] for row in left} == {"t"}
+        assert "key (k)" in left[0]["reason"]
+        assert len(left) == done.table("t")["rows_deduplicated"]
+        by_id = {row[0]: row for row in rows}
+        first = json.loads(left[0]["row"])
+        assert (first["k"], first["u"], first["note"]) == by_id[int(first["id"])][1:]
+        assert sorted(p.name for p in tmp_path.glob(f"{number}.parquet*")) == [file.name]
+
+
+def test_keep_duplicates_that_makes_no_sense_is_refused(tmp_path: pathlib.Path) -> None:
+    with sqlite3.connect(tmp_path / "a.db") as c:
+        c.execute("create table t (k text)")
+    c.close()
+    ends = [f"sqlite:///{tmp_path}/a.db", f"duckdb:///{tmp_path}/b.duckdb"]
+    there = tmp_path / "there.parquet"
+    there.touch()
+    run = ferry.run("copy", *ends, "--keep-duplicates", str(tmp_path / "x.parquet"), expect=2)
+    assert "no table has a dedup" in run.output
+    for file, said in ((there, "there already"), (tmp_path / "no" / "x.parquet", "no such folder")):
+        run = ferry.run(
+            "copy", *ends, "--config", config_in(tmp_path, 'by = ["k"]'), "--keep-duplicates", str(file), expect=2
+        )
+        assert said in run.output

@@ -8,8 +8,10 @@ there if and only if the chunk is done. Nothing has to be written beside them th
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import msgspec
 import pyarrow as pa
@@ -26,13 +28,29 @@ from rowferry.model import ChunkRow, Plan, StepRow, Table, TableName, TablePlan
 from rowferry.stages.dedup import Keys, TableDedup, way_of
 from rowferry.stages.spec import Dedup
 
+if TYPE_CHECKING:
+    from rowferry.engine.duplicates import Duplicates
+
 
 def dedup_of(plan: TablePlan) -> Dedup:
     return msgspec.convert(plan.dedup, Dedup)
 
 
+def all_problems(plans: Sequence[TablePlan], request: Request) -> list[str]:
+    """What is in the way of the tables' dedups, in plain words."""
+    out = [problem for plan in plans for problem in problems(plan, request)]
+    if request.keep_duplicates is not None:
+        from rowferry.engine import duplicates
+
+        if all(plan.dedup is None for plan in plans):
+            out.append("--keep-duplicates: no table has a dedup in the config")
+        elif (problem := duplicates.problem(request.keep_duplicates)) is not None:
+            out.append(problem)
+    return out
+
+
 def problems(plan: TablePlan, request: Request) -> list[str]:
-    """What is in the way of a table's dedup, in plain words."""
+    """The same for one table."""
     if plan.dedup is None:
         return []
     dedup, name = dedup_of(plan), f"table {str(plan.source.name)!r}: dedup"
@@ -117,6 +135,7 @@ def open_dedups(
     chunks: Sequence[ChunkRow],
     steps: Sequence[StepRow],
     stop: threading.Event,
+    duplicates: Duplicates | None = None,
 ) -> dict[int, TableDedup]:
     """What has been claimed, by table, as it stands in the target and in the ledger."""
     asked = [table for table in plan.tables if table.dedup is not None]
@@ -130,6 +149,8 @@ def open_dedups(
                 limits.DEDUP_BYTES // len(asked),
                 ranked=is_ranked(table),
             )
+            if duplicates is not None:
+                one.taker_of = functools.partial(duplicates.of, table)
             if one.winners is not None:
                 winners.load(one, table, steps)
             begun = any(c.table == table.index and c.state == "done" for c in chunks)

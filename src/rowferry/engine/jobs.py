@@ -119,6 +119,7 @@ def request_of(asked: Request, source_url: str | None) -> Request:
         on_error="quarantine" if options.get("quarantine") else "refuse",
         max_quarantined=options.get("max_quarantined") if asked.max_quarantined is None else asked.max_quarantined,
         target_triggers=options["target_triggers"],
+        keep_duplicates=options.get("keep_duplicates"),
         named_max=asked.named_max,
         **_throttles(asked, options),
     )

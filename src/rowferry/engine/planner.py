@@ -132,10 +132,10 @@ def plan_copy(source: Source, target: Target, request: Request) -> Findings:
             findings.blockers += [f"table {str(standing.name)!r} in the target: {o}" for o in obstacles]
     if request.mode == "replace":
         findings.tables = replacing.with_attachments(target, findings.tables, findings.blockers, findings.notes)
-    if deduplicated := [p for p in findings.tables if p.dedup is not None]:
+    if request.keep_duplicates is not None or any(p.dedup is not None for p in findings.tables):
         from rowferry.engine import deduplication
 
-        findings.blockers += [problem for p in deduplicated for problem in deduplication.problems(p, request)]
+        findings.blockers += deduplication.all_problems(findings.tables, request)
     creating = [p.load_name or p.target.name for p in findings.tables if not p.exists or p.load_name]
     findings.missing_privileges += target.missing_privileges([p.target for p in findings.tables if p.exists], creating)
     return findings

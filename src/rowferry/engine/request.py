@@ -64,6 +64,8 @@ class Request(msgspec.Struct, frozen=True):
     #: (None: limits.QUARANTINED_MAX), which is no part of the job's key.
     on_error: str = "refuse"
     max_quarantined: int | None = None
+    #: Where the rows that a dedup leaves out are written (Parquet).
+    keep_duplicates: str | None = None
     #: What happens to the rows of tables on their way: (NAME as --table takes it, stages.spec.TableSpec as plain
     #: JSON), and the folder that files named there are relative to.
     specs: tuple[tuple[str, dict[str, Any]], ...] = ()

@@ -215,6 +215,11 @@ class StagedTransfer(Transfer):
         for column, count in touched.items():
             self.touched[column] = self.touched.get(column, 0) + count
 
+    def prepare(self) -> None:
+        """All rows are loaded, and the chunk is about to be committed."""
+        if self._dedup is not None:
+            self._dedup.prepare()
+
     def end(self, *, committed: bool) -> None:
         """Lets go of what the chunk held; what it claimed in the dedup stays its own only where it was committed."""
         for branch in self.branches:

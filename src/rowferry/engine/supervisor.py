@@ -101,6 +101,8 @@ class Copy:
         self._job: JobRow | None = None
         self._started = time.monotonic()
         self._notes: list[str] = []
+        #: Where the rows go that a dedup leaves out (``duplicates.Duplicates``), with --keep-duplicates.
+        self._duplicates: Any = None
         #: The workers' connections, which are opened meanwhile.
         self._ahead: Ahead | None = None
         self._held_back = HeldBack(request, on_event)
@@ -298,6 +300,7 @@ class Copy:
             }
         return {
             **transforming,
+            **({"keep_duplicates": os.path.abspath(r.keep_duplicates)} if r.keep_duplicates else {}),
             "tables": list(r.tables),
             "names": r.names,
             "where": r.where,
@@ -314,13 +317,11 @@ class Copy:
 
     def _quarantining(self) -> dict[str, Any]:
         """Where rows that cannot be carried go, if anywhere."""
-        r = self._request
-        if r.on_error != "quarantine":
+        if self._request.on_error != "quarantine":
             return {}
         from rowferry.engine import quarantine
 
-        name = quarantine.place(registry.capabilities(r.target.engine), r.ledger_schema)
-        return {"quarantine": [name.schema, name.name], "max_quarantined": r.max_quarantined}
+        return quarantine.options_of(self._request)
 
     def _open_snapshot(self, source: Source) -> None:
         self._guarantee = source.open_snapshot(self._request.workers)
@@ -352,6 +353,8 @@ class Copy:
             chunks = target.ledger.chunks(job.id)
             if missing := [c for c in chunks if c.state != "done"]:
                 raise LedgerError(f"{len(missing)} chunks are not done, and no worker is left")
+            if self._duplicates is not None and (said := self._duplicates.publish()):
+                self._notes.append(said)
             steps.run(before=False)
             report = self._report(source, target, job, plan, chunks, taken)
             stale = {c.table for c in chunks if self._is_stale(c)}
@@ -403,12 +406,9 @@ class Copy:
         stop = threading.Event()
         shared = Shared(job.id, plan, source, target, stop, self._token, self._on_event, self._held_back, self._ahead)
         if plan.options.get("quarantine") and plan.tables:
-            from rowferry.engine.quarantine import Quarantine
+            from rowferry.engine import quarantine
 
-            most, caps = self._request.max_quarantined, registry.capabilities(self._request.target.engine)
-            rows_max = limits.QUARANTINED_MAX if most is None else most
-            known = target.ledger.chunks(job.id)
-            shared.quarantine = Quarantine(target, job.id, plan, known, caps.savepoints, rows_max)
+            shared.quarantine = quarantine.of_job(target, job.id, plan, self._request)
         with self._held_back.watching(source, target, stop), self._deduplicating(shared):
             self._let_work(shared, job)
         self.carried = max(self.carried, shared.carried)
@@ -433,14 +433,21 @@ class Copy:
         if all(table.dedup is None for table in shared.plan.tables):
             yield
             return
-        ledger, deduplication = shared.target.ledger, _deduplication()
-        shared.dedups = deduplication.open_dedups(
-            shared.target, shared.plan, ledger.chunks(shared.job), ledger.steps(shared.job), self._stop
-        )
+        ledger, deduplication, tables = shared.target.ledger, _deduplication(), shared.plan.tables
+        chunks = ledger.chunks(shared.job)
+        if self._request.keep_duplicates is not None:
+            from rowferry.engine.duplicates import Duplicates
+
+            self._duplicates = Duplicates(self._request.keep_duplicates, shared.job, tables, chunks)
         try:
+            shared.dedups = deduplication.open_dedups(
+                shared.target, shared.plan, chunks, ledger.steps(shared.job), self._stop, self._duplicates
+            )
             yield
         finally:
             deduplication.close(shared.dedups)
+            if self._duplicates is not None:
+                self._duplicates.close()
 
     def _let_work(self, shared: Shared, job: JobRow) -> None:
         """Starts the workers and waits for them."""
@@ -610,6 +617,10 @@ class Copy:
                 on_event=self._on_event,
                 stop=self._stop,
             )
+        if any(t.rows_quarantined and t.equal is False for t in tables):
+            from rowferry.engine import quarantine
+
+            tables = quarantine.account_for(target, job.id, plan, tables, notes)
         problems += [
             f"table {t.target!r}: {t.missing or 0:,} rows missing, {t.extra or 0:,} extra, {t.changed or 0:,} changed"
             for t in tables

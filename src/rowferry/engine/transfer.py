@@ -95,6 +95,9 @@ class Transfer:
         """What became of rows that were read and not sent: nothing, in a plain copy."""
         return {}
 
+    def prepare(self) -> None:
+        """The chunk is about to be committed."""
+
     def end(self, *, committed: bool) -> None:
         """The chunk is committed, or is given back."""
 

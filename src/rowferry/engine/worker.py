@@ -394,6 +394,7 @@ class Worker(threading.Thread):
             seconds=time.monotonic() - began,
             counts=transfer.counts(),
         )
+        transfer.prepare()
         self._writer.finish(shared.job, done)
         passing("marked")
         self._commit(done)

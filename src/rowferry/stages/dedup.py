@@ -36,6 +36,7 @@ class Dropped(Protocol):
     """Takes the rows that a chunk leaves out."""
 
     def add(self, batch: pa.RecordBatch) -> None: ...
+    def prepare(self) -> None: ...
     def commit(self) -> None: ...
     def rollback(self) -> None: ...
 
@@ -124,6 +125,8 @@ class TableDedup:
         self.winners = Winners(share, self.folder) if ranked else None
         self._lock = threading.Lock()
         self._owner = BEFORE
+        #: Gives what takes the rows that a try of a chunk leaves out.
+        self.taker_of: Callable[[int], Dropped] | None = None
         #: Owners of the tries of each chunk.
         self._tries: dict[int, list[int]] = {}
 
@@ -145,14 +148,14 @@ class TableDedup:
         add = self.winners.add
         _asked(lambda: add(keys, rows), self.folder)
 
-    def begin(self, chunk: int, dropped: Dropped | None = None) -> ChunkDedup:
+    def begin(self, chunk: int) -> ChunkDedup:
         """For one try of a chunk; one thread's."""
         with self._lock:
             self._owner += 1
             tries = self._tries.setdefault(chunk, [])
             earlier = tuple(tries)
             tries.append(self._owner)
-            return ChunkDedup(self, self._owner, earlier, dropped)
+            return ChunkDedup(self, self._owner, earlier, self.taker_of(chunk) if self.taker_of else None)
 
     def fresh(self) -> TableDedup:
         """Another with the same winners, of which nothing is claimed; this one stays its winners' owner."""
@@ -221,6 +224,11 @@ class ChunkDedup:
         asked = memoryview(digests.buffers()[1]).cast("B")[16 * digests.offset : 16 * (digests.offset + len(digests))]
         claims = self._table.claims
         return _asked(lambda: claims.claim(asked, self._owner, self._earlier), self._table.folder)[0]
+
+    def prepare(self) -> None:
+        """All batches have passed, and the chunk is about to be committed."""
+        if self._taker is not None:
+            self._taker.prepare()
 
     def commit(self) -> None:
         """The chunk's rows are in the target."""
