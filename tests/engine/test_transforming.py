@@ -339,7 +339,7 @@ def test_an_expression_that_fails_on_a_row_names_table_chunk_and_column(ends: En
         ends.copy(tables=["c"], specs={"c": {"set": {"n": "CAST(last AS INTEGER)"}}})
     assert (caught.value.table, caught.value.column) == ("c", "n")
     assert caught.value.chunk is not None
-    assert "L0" in str(caught.value)
+    assert "'L" in str(caught.value)
 
 
 # --- plan --------------------------------------------------------------------------------------
