@@ -62,7 +62,9 @@ def prove(
                 if not again:
                     report = msgspec.structs.replace(report, missing=0, extra=0, changed=0)
             if again:
-                found = _row_by_row(source, written, plan, table, request, stop)
+                # Of rows that were set aside it has to be known whether they are the ones that are missing.
+                named_max = max(request.named_max, report.rows_quarantined)
+                found = _row_by_row(source, written, plan, table, request, named_max, stop)
                 report = with_difference(report, found)
                 if found.note:
                     on_event(Note(f"table {name!r}: {found.note}"))
@@ -79,6 +81,7 @@ def _row_by_row(
     plan: Plan,
     table: TablePlan,
     request: Request,
+    named_max: int,
     stop: threading.Event,
 ) -> TableDifference:
     """Compares both sides as they are now. After append and upsert the target may hold more."""
@@ -88,7 +91,7 @@ def _row_by_row(
         [table],
         workers=request.workers,
         contained=plan.mode in ("append", "upsert"),
-        named_max=request.named_max,
+        named_max=named_max,
         stop=stop,
     )[0]
 

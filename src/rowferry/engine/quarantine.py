@@ -7,13 +7,21 @@ the target     ┘
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
+import msgspec
 import pyarrow as pa
 
-from rowferry.adapters.protocol import Block, Capabilities, Target, Writer, WriteRequest
+from rowferry import convert, limits
+from rowferry.adapters import registry
+from rowferry.adapters.protocol import Block, Capabilities, ReadRequest, Target, Writer, WriteRequest
 from rowferry.engine.bisect import Search, Spool, refuses_rows
+from rowferry.engine.report import TableReport
+from rowferry.engine.request import Request
+from rowferry.engine.scan import reading
 from rowferry.engine.transfer import TableWay
 from rowferry.errors import DataError, LedgerError, RefusedError, RowferryError, StoppedError
 from rowferry.model import (
@@ -106,6 +114,19 @@ class Keeper:
                 f"{gone:,} of {len(rows):,} rows were still in the quarantine: another process sends them again",
                 transient=True,
             )
+
+
+def options_of(request: Request) -> dict[str, Any]:
+    """What a plan says of its quarantine: where it is."""
+    name = place(registry.capabilities(request.target.engine), request.ledger_schema)
+    return {"quarantine": [name.schema, name.name], "max_quarantined": request.max_quarantined}
+
+
+def of_job(target: Target, job: str, plan: Plan, request: Request) -> Quarantine:
+    """The quarantine of a job that this process works on."""
+    rows_max = limits.QUARANTINED_MAX if request.max_quarantined is None else request.max_quarantined
+    savepoints = registry.capabilities(request.target.engine).savepoints
+    return Quarantine(target, job, plan, target.ledger.chunks(job), savepoints, rows_max)
 
 
 class Quarantine:
@@ -287,3 +308,57 @@ def load_what_passes(
         before = aside.digest
         loaded = Search(writer, request, spool, refused, check).load(savepoints)
         return loaded, aside.digest - before
+
+
+# --- looking into it ---------------------------------------------------------------------------
+
+
+def rows_in(target: Target, name: TableName) -> Iterator[pa.RecordBatch]:
+    """All rows of the quarantine, in the types of ``kept.COLUMNS``."""
+    with reading(target, 1) as written:
+        table = written.describe(name, census=False)
+        if table is None:
+            return
+        columns = tuple((called, table.column(called).type) for called, _, _ in kept.COLUMNS)
+        ways = [_exactly(form, t) for (_, form), (_, t, _) in zip(columns, kept.COLUMNS, strict=True)]
+        reader = written.reader()
+        try:
+            for bound in written.split(table, None, limits.CHUNK_BYTES, 0):
+                for block in reader.read(ReadRequest(table, columns, bound)):
+                    arrays = [way.apply(block.batch.column(i))[0] for i, way in enumerate(ways)]
+                    yield pa.RecordBatch.from_arrays(arrays, names=[called for called, _ in columns])
+        finally:
+            reader.close()
+
+
+def _exactly(form: Type, to: Type) -> convert.Conversion:
+    way = convert.conversion(form, to)
+    if isinstance(way, str):
+        raise LedgerError(f"the quarantine cannot be read: {way}", hint="another version of rowferry made it")
+    return way
+
+
+def account_for(
+    target: Target, job: str, plan: Plan, reports: Sequence[TableReport], notes: list[str]
+) -> list[TableReport]:
+    """The reports of a proof in which rows that the target lacks, and that stand in the quarantine, are no difference:
+    each by its key, and only where nothing else differs. notes: gets a sentence for each such table."""
+    out = list(reports)
+    for index, report in enumerate(reports):
+        named = [row.key for row in report.named if row.kind == "missing"]
+        if report.equal is not False or report.extra or report.changed or len(named) != report.missing:
+            continue
+        if report.missing > report.rows_quarantined:
+            continue
+        aside = {
+            tuple(map(str, json.loads(row.row_key).values()))
+            for batch in rows_in(target, TableName(*plan.options["quarantine"]))
+            for row in kept.kept_in(batch)
+            if row.job == job and row.table_index == plan.tables[index].index and row.row_key is not None
+        }
+        if all(tuple(map(str, key.values())) in aside for key in named):
+            out[index] = msgspec.structs.replace(report, equal=True, missing=0, named=())
+            notes.append(
+                f"table {report.target!r}: the {report.missing:,} rows that it lacks are in the quarantine, by key"
+            )
+    return out

@@ -12,29 +12,27 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import msgspec
 import pyarrow as pa
 
 from rowferry import convert, limits
 from rowferry.adapters import registry
-from rowferry.adapters.protocol import Block, ReadRequest, Target, Writer, WriteRequest
+from rowferry.adapters.protocol import Block, Target, Writer, WriteRequest
 from rowferry.engine import opening
 from rowferry.engine.bisect import Search, Spool, refuses_rows
 from rowferry.engine.jobs import plan_of
 from rowferry.engine.progress import EventHandler, JobFinished, Note
-from rowferry.engine.quarantine import Keeper, place
+from rowferry.engine.quarantine import Keeper, place, rows_in
 from rowferry.engine.report import Report, TableReport
 from rowferry.engine.request import Request
-from rowferry.engine.scan import reading
 from rowferry.engine.transfer import TableWay
 from rowferry.errors import ConfigError, DataError, LedgerError, RowferryError, StoppedError
 from rowferry.failpoints import passing
 from rowferry.model import ColumnPlan, JobRow, Plan, TableName, TablePlan
 from rowferry.stages import quarantine as kept
 from rowferry.stages.quarantine import Kept
-from rowferry.types import Type
 
 
 def retry(asked: Request, on_event: EventHandler, stop: threading.Event) -> Report:
@@ -92,36 +90,11 @@ def _jobs(asked: Request, name: TableName) -> list[tuple[JobRow | None, list[Kep
         if target.describe(name) is None:
             return []
         found: dict[str, list[Kept]] = {}
-        for batch in _batches(target, name):
+        for batch in rows_in(target, name):
             for row in kept.kept_in(batch):
                 found.setdefault(row.job, []).append(msgspec.structs.replace(row, row_data="", row_key=None))
     by_id = {j.id: j for j in known}
     return [(by_id.get(job), rows) for job, rows in sorted(found.items()) if asked.job is None or job in by_id]
-
-
-def _batches(target: Target, name: TableName) -> Iterator[pa.RecordBatch]:
-    """All rows of the quarantine, in the types of ``kept.COLUMNS``."""
-    with reading(target, 1) as written:
-        table = written.describe(name, census=False)
-        if table is None:
-            return
-        columns = tuple((called, table.column(called).type) for called, _, _ in kept.COLUMNS)
-        ways = [_exactly(form, t) for (_, form), (_, t, _) in zip(columns, kept.COLUMNS, strict=True)]
-        reader = written.reader()
-        try:
-            for bound in written.split(table, None, limits.CHUNK_BYTES, 0):
-                for block in reader.read(ReadRequest(table, columns, bound)):
-                    arrays = [way.apply(block.batch.column(i))[0] for i, way in enumerate(ways)]
-                    yield pa.RecordBatch.from_arrays(arrays, names=[called for called, _ in columns])
-        finally:
-            reader.close()
-
-
-def _exactly(form: Type, to: Type) -> convert.Conversion:
-    way = convert.conversion(form, to)
-    if isinstance(way, str):
-        raise LedgerError(f"the quarantine cannot be read: {way}", hint="another version of rowferry made it")
-    return way
 
 
 def _all_stay(rows: Sequence[Kept]) -> list[TableReport]:
@@ -191,7 +164,7 @@ class _Retry:
 
     def _send(self, target: Target) -> None:
         with Spool() as spool:
-            for batch in _batches(target, self._name):
+            for batch in rows_in(target, self._name):
                 mine = pa.array([job == self._job.id for job in batch.column("job").to_pylist()], pa.bool_())
                 spool.add(batch.filter(mine))
             keeper = Keeper(target, self._name)

@@ -23,7 +23,7 @@ import msgspec
 from rowferry import limits
 from rowferry.adapters import registry
 from rowferry.adapters.protocol import Noting, Orphaning, Source, Target
-from rowferry.engine import opening, outcome, planner, unique
+from rowferry.engine import cutting, opening, outcome, planner, unique
 from rowferry.engine.ahead import Ahead
 from rowferry.engine.held_back import HeldBack
 from rowferry.engine.jobs import plan_of
@@ -252,8 +252,8 @@ class Copy:
             if table.fed_by is not None:
                 tables.append(_staged_as(table, tables[table.fed_by], job_id))
                 continue
-            bounds = planner.cut(source, table, request)
-            planner.try_condition(source, table, bounds[0])
+            bounds = cutting.cut(source, table, request)
+            cutting.try_condition(source, table, bounds[0])
             deduplicated = _deduplication() if table.dedup is not None else None
             if request.mode == "upsert" and len(bounds) > 1 and not (deduplicated and deduplicated.makes_unique(table)):
                 unique.require_unique_keys(source, table, request.workers, self._stop)
@@ -305,6 +305,7 @@ class Copy:
             "names": r.names,
             "where": r.where,
             "wheres": [list(w) for w in r.wheres],
+            "notes": self._notes,
             "policies": [list(p) for p in r.policies],
             "verify": r.verify,
             "no_verify": r.no_verify,
@@ -337,6 +338,7 @@ class Copy:
     def _run(self, source: Source, target: Target, job: JobRow, plan: Plan, *, resumed: bool) -> Report:
         self._job = job
         if resumed:
+            self._notes = self._notes or list(plan.options.get("notes", ()))  # of an earlier process's plan
             self._open_snapshot(source)
             self._take_over(source, target, job, plan)
         chunks = target.ledger.chunks(job.id)
