@@ -229,7 +229,10 @@ class SnapshotReader(Generic[S]):
             self._session = None
 
     def _open(self) -> S:
-        if self._session is None or self._session.closed:
+        if self._session is not None and (self._session.closed or self._session.readable()):
+            self._session.close()
+            self._session = None
+        if self._session is None:
             self._session = self._snapshot.take_session()
         return self._session
 
