@@ -52,7 +52,7 @@ DRIVERS = {
     "pymysql": "mysql",
 }
 #: The transform's expressions are DuckDB's SQL: it is their library there, and no database's driver.
-LIBRARIES = {"rowferry.stages.expression_query": "duckdb"}
+LIBRARIES = {"rowferry.stages.expression_query": "duckdb", "rowferry.stages.candidates": "duckdb"}
 MODULE_LINES_MAX = 650
 
 PUBLIC = {

@@ -30,6 +30,7 @@ from rowferry.stages.spec import Dedup
 
 if TYPE_CHECKING:
     from rowferry.engine.duplicates import Duplicates
+    from rowferry.engine.worker import Shared
 
 
 def dedup_of(plan: TablePlan) -> Dedup:
@@ -127,6 +128,25 @@ def winner_steps(
             except RowferryError as error:
                 raise error.at(table=str(plan.source.name))  # noqa: B904 - the same error
     return winners.steps_of(found, first_number)
+
+
+@contextlib.contextmanager
+def deduplicating(shared: Shared, keep_duplicates: str | None, stop: threading.Event) -> Iterator[Duplicates | None]:
+    """While workers are at work: ``shared.dedups`` knows what the chunks that are done have claimed. Gives the file
+    of what is left out, where it is wanted, whose journal is closed at the end."""
+    chunks, steps = shared.target.ledger.chunks(shared.job), shared.target.ledger.steps(shared.job)
+    file = None
+    if keep_duplicates is not None:
+        from rowferry.engine.duplicates import Duplicates
+
+        file = Duplicates(keep_duplicates, shared.job, shared.plan.tables, chunks)
+    try:
+        shared.dedups = open_dedups(shared.target, shared.plan, chunks, steps, stop, file)
+        yield file
+    finally:
+        close(shared.dedups)
+        if file is not None:
+            file.close()
 
 
 def open_dedups(

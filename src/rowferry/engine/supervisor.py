@@ -15,7 +15,6 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -27,10 +26,10 @@ from rowferry.engine import cutting, opening, outcome, planner, unique
 from rowferry.engine.ahead import Ahead
 from rowferry.engine.held_back import HeldBack
 from rowferry.engine.jobs import plan_of
-from rowferry.engine.progress import EventHandler, JobFinished, JobStarted, Note, TableTotals, Waiting
+from rowferry.engine.progress import EventHandler, JobFinished, JobStarted, Note, Waiting
 from rowferry.engine.report import Report
 from rowferry.engine.request import Request, name_of
-from rowferry.engine.steps import BEFORE, StepRunner, baseline_of, reset_action, steps_of
+from rowferry.engine.steps import BEFORE, StepRunner, baseline_of, reset_action, staged_as, steps_of, under_own_name
 from rowferry.engine.stopping import Cutter
 from rowferry.engine.worker import Shared, Worker, retry_wait_s
 from rowferry.errors import (
@@ -46,11 +45,8 @@ from rowferry.errors import (
     TargetError,
 )
 from rowferry.failpoints import passing
-from rowferry.model import ChunkRow, JobRow, Plan, TableName, TablePlan
+from rowferry.model import ChunkRow, JobRow, Plan, TablePlan
 from rowferry.types import dump
-
-#: Reasons of a refusal that its one line names; the plan command shows them all.
-REASONS_SHOWN = 12
 
 
 def copy(request: Request, on_event: EventHandler, stop: threading.Event, command: str = "copy") -> Report:
@@ -130,10 +126,7 @@ class Copy:
             findings = None if job else planner.plan_copy(source, target, request)
             if findings is not None:
                 self._notes = list(findings.notes)
-                if reasons := findings.sentences():
-                    shown = "; ".join(reasons[:REASONS_SHOWN])
-                    more = f"; and {len(reasons) - REASONS_SHOWN} more" if len(reasons) > REASONS_SHOWN else ""
-                    raise RefusedError(f"refused: {shown}{more}", hint="rowferry plan shows them all" if more else None)
+                findings.require_none()
             self._check_stop()
             target = planned.to_write()
             cutter.watch(target)
@@ -250,7 +243,7 @@ class Copy:
         for table in findings.tables:
             self._check_stop()
             if table.fed_by is not None:
-                tables.append(_staged_as(table, tables[table.fed_by], job_id))
+                tables.append(staged_as(table, tables[table.fed_by], job_id))
                 continue
             bounds = cutting.cut(source, table, request)
             cutting.try_condition(source, table, bounds[0])
@@ -260,11 +253,11 @@ class Copy:
             if request.mode == "append" and len(bounds) > 1 and any(b.physical for b in bounds):
                 # After a resume under another state of the source they are copied anew, and rows that have been
                 # added already cannot be told from the target's own: they are added at the end, all at once.
-                table = _under(table, "stage", job_id)
+                table = under_own_name(table, "stage", job_id)
             elif deduplicated is not None and deduplicated.gathers(table, request.mode):
-                table = _under(table, "stage", job_id)
+                table = under_own_name(table, "stage", job_id)
             elif table.load_name is not None:
-                table = _under(table, "new", job_id)
+                table = under_own_name(table, "new", job_id)
             tables.append(table)
             chunks += [ChunkRow(table.index, n, bound, table.wave) for n, bound in enumerate(bounds)]
         plan = Plan(request.source.safe_url, request.target.safe_url, request.mode, tuple(tables), self._options())
@@ -411,7 +404,10 @@ class Copy:
             from rowferry.engine import quarantine
 
             shared.quarantine = quarantine.of_job(target, job.id, plan, self._request)
-        with self._held_back.watching(source, target, stop), self._deduplicating(shared):
+        deduplicating: Any = contextlib.nullcontext()
+        if any(table.dedup is not None for table in plan.tables):
+            deduplicating = _deduplication().deduplicating(shared, self._request.keep_duplicates, self._stop)
+        with self._held_back.watching(source, target, stop), deduplicating as self._duplicates:
             self._let_work(shared, job)
         self.carried = max(self.carried, shared.carried)
         for table, count in shared.retries.items():
@@ -428,28 +424,6 @@ class Copy:
             raise shared.error
         if self._stop.is_set():
             raise StoppedError("stopped on request", hint=self._resume_hint(job))
-
-    @contextlib.contextmanager
-    def _deduplicating(self, shared: Shared) -> Iterator[None]:
-        """Knows what the chunks that are done have claimed, where rows are deduplicated."""
-        if all(table.dedup is None for table in shared.plan.tables):
-            yield
-            return
-        ledger, deduplication, tables = shared.target.ledger, _deduplication(), shared.plan.tables
-        chunks = ledger.chunks(shared.job)
-        if self._request.keep_duplicates is not None:
-            from rowferry.engine.duplicates import Duplicates
-
-            self._duplicates = Duplicates(self._request.keep_duplicates, shared.job, tables, chunks)
-        try:
-            shared.dedups = deduplication.open_dedups(
-                shared.target, shared.plan, chunks, ledger.steps(shared.job), self._stop, self._duplicates
-            )
-            yield
-        finally:
-            deduplication.close(shared.dedups)
-            if self._duplicates is not None:
-                self._duplicates.close()
 
     def _let_work(self, shared: Shared, job: JobRow) -> None:
         """Starts the workers and waits for them."""
@@ -521,27 +495,13 @@ class Copy:
     # --- what it came to ---------------------------------------------------------------------
 
     def _started_event(self, job: JobRow, plan: Plan, chunks: list[ChunkRow], resumed: bool) -> JobStarted:
-        totals = []
-        for table in (t for t in plan.tables if t.fed_by is None):
-            mine = [c for c in chunks if c.table == table.index]
-            done = [c for c in mine if c.state == "done"]
-            totals.append(
-                TableTotals(
-                    str(table.source.name),
-                    table.source.rows,
-                    table.source.bytes,
-                    len(mine),
-                    len(done),
-                    sum(c.rows_committed for c in done),
-                )
-            )
         return JobStarted(
             self._command,
             job.name,
             self._request.source.safe_url,
             self._request.target.safe_url,
             self._request.workers,
-            tuple(totals),
+            outcome.table_totals(plan, chunks),
             self._guarantee,
             resumed,
         )
@@ -642,20 +602,6 @@ class Copy:
             error="; ".join(problems) or None,
             seconds=time.monotonic() - self._started,
         )
-
-
-def _under(table: TablePlan, what: str, job_id: str) -> TablePlan:
-    """The plan of a table that is loaded under another name: one of this job's own, since what an abandoned job left
-    under its name is never added to."""
-    name = TableName(table.target.name.schema, f"rowferry_{what}_{job_id[-8:]}_{table.index}")
-    return msgspec.structs.replace(table, load_name=name, staged=what == "stage")
-
-
-def _staged_as(table: TablePlan, feeder: TablePlan, job_id: str) -> TablePlan:
-    """The plan of a table that is fed from another's chunks: it is redone whole whenever that one is."""
-    if feeder.staged:
-        return _under(table, "stage", job_id)
-    return table if table.load_name is None else _under(table, "new", job_id)
 
 
 def _token_of(source: Source) -> str:

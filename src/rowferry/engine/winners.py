@@ -11,22 +11,20 @@ DuckDB sorts what does not fit in memory, in a folder that is gone when the pass
 from __future__ import annotations
 
 import base64
-import pathlib
 import tempfile
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
 import pyarrow as pa
 
-from rowferry import limits
 from rowferry.adapters.protocol import Source
-from rowferry.engine.narrow import digest_array
 from rowferry.engine.scan import Consumer, Side
 from rowferry.engine.transfer import TableWay
 from rowferry.errors import LedgerError, RefusedError, TargetError
 from rowferry.model import StepRow, TablePlan
+from rowferry.stages.candidates import Candidates
 from rowferry.stages.dedup import Keys, TableDedup, way_of
 from rowferry.stages.digest import Digester
 from rowferry.stages.spec import Dedup
@@ -83,24 +81,15 @@ def ranked(
     A row wins by the value, and among equal ones by its digest. Raises TargetError where a temporary file fails.
     """
     with tempfile.TemporaryDirectory(prefix="rowferry-winners-") as folder:
-        candidates = _Candidates(folder)
+        candidates = Candidates(folder)
         try:
             _gather(source, plan, value_of, workers, stop, candidates)
             return list(candidates.winners(last=last))
-        except _failure() as error:
-            raise TargetError(
-                f"the winners of the dedup could not be found in {tempfile.gettempdir()}: {error}",
-                table=str(plan.source.name),
-                hint="make room there, or set TMPDIR to another folder",
-            ) from error
+        except TargetError as error:
+            error.at(table=str(plan.source.name))
+            raise
         finally:
             candidates.close()
-
-
-def _failure() -> Any:
-    import duckdb
-
-    return duckdb.Error
 
 
 def _gather(
@@ -109,7 +98,7 @@ def _gather(
     value_of: ValueOf,
     workers: int,
     stop: threading.Event | None,
-    candidates: _Candidates,
+    candidates: Candidates,
 ) -> None:
     """Hands the key digest, row digest and value of every row on."""
     way, by = TableWay(plan), msgspec.convert(plan.dedup, Dedup).by
@@ -138,53 +127,6 @@ def _orderable(values: pa.Array, form: Type) -> pa.Array:
         counted = pa.int32() if values.type.bit_width == 32 else pa.int64()
         return values.view(counted).cast(pa.int64())
     return values
-
-
-class _Candidates:
-    """All rows' digests and ordering values, in a database of their own. Thread-safe."""
-
-    def __init__(self, folder: str) -> None:
-        import duckdb
-
-        self._connection = duckdb.connect(
-            str(pathlib.Path(folder) / "candidates.duckdb"),
-            config={"memory_limit": limits.WINNERS_MEMORY, "threads": 2, "temp_directory": folder},
-        )
-        self._lock = threading.Lock()
-        self._made = False
-
-    def add(self, keys: bytes, rows: bytes, values: pa.Array) -> None:
-        part = pa.table({"key": digest_array(keys), "row": digest_array(rows), "value": values})
-        with self._lock:
-            self._connection.register("part", part)
-            if not self._made:
-                self._connection.execute("CREATE TABLE candidates AS SELECT * FROM part")
-                self._made = True
-            else:
-                self._connection.execute("INSERT INTO candidates SELECT * FROM part")
-            self._connection.unregister("part")
-
-    def winners(self, *, last: bool) -> Iterator[tuple[bytes, bytes]]:
-        """(keys, rows) of those that win, in parts; in the order of the keys, so that they are the same each time."""
-        if not self._made:
-            return
-        # A key of one row alone needs no entry. Only of the others the values are sorted.
-        found = self._connection.sql(
-            f"""SELECT key, row FROM (
-                    SELECT key, row, row_number() OVER (
-                        PARTITION BY key ORDER BY value {"DESC" if last else "ASC"} NULLS LAST, row
-                    ) AS place
-                    FROM candidates SEMI JOIN (
-                        SELECT key FROM candidates GROUP BY key HAVING count(*) > 1
-                    ) AS contested USING (key)
-                ) WHERE place = 1 ORDER BY key"""
-        ).to_arrow_reader(limits.WINNERS_PER_STEP)
-        for batch in found:
-            if batch.num_rows:
-                yield b"".join(batch.column(0).to_pylist()), b"".join(batch.column(1).to_pylist())
-
-    def close(self) -> None:
-        self._connection.close()
 
 
 def _packed(keys: bytes, rows: bytes) -> dict[str, str]:
