@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import datetime
 import itertools
+import os
+import pathlib
+import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,7 +17,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rowferry.stages import expression_query
+from rowferry.errors import ConfigError
+from rowferry.stages import expression_query, expressions
 from rowferry.stages.expression_kernels import Swift, compiled
 from rowferry.stages.expression_query import Field, Plan, Query
 from rowferry.stages.expressions import Parser
@@ -127,3 +133,30 @@ def test_duckdb_runs_the_other_expressions_beside_them(connection: Any) -> None:
     with pytest.raises(swift.failure):
         swift.run([arrays[0], arrays[1], pa.array([2**62, 1], pa.int64())], 2)
     assert swift.first_failure(0, [arrays[0], arrays[1], pa.array([1, 2**62], pa.int64())], 2)[0] == 1
+
+
+@pytest.mark.parametrize("name", sorted(expressions.ROW_WISE))
+def test_function_known_without_the_catalogue_is_one_that_the_catalogue_allows(
+    connection: Any, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(expressions, "ROW_WISE", frozenset())
+    parser = Parser(connection, datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC))
+    parser.require_row_wise(name)
+    with pytest.raises(ConfigError):
+        parser.require_row_wise(f"{name}_there_is_none")
+
+
+def test_benchmark_runs_at_a_small_size_and_all_ways_agree() -> None:
+    root = pathlib.Path(__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, root / "benchmarks/kernels/bench_transform.py", "--rows", "20000", "--batch-rows", "4096"],
+        env={**os.environ, "PYTHONPATH": str(root / "src")},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    ratio = re.search(r"duckdb / transform ([\d.]+)×", done.stdout)
+    assert ratio is not None
+    assert float(ratio[1]) > 1.5
