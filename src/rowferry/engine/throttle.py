@@ -206,7 +206,7 @@ class Signal:
     def answer(self) -> Answer:
         """The latest answer; one that is too old counts as none."""
         age_s = time.monotonic() - self._answered_at
-        if self._answer.kind == "good" and age_s > limits.SIGNAL_STALE_S:
+        if (self._answer.kind == "good" or self._answer is _UNASKED) and age_s > limits.SIGNAL_STALE_S:
             return Answer("unread", "it has not answered for a while")
         return self._answer
 
@@ -283,22 +283,25 @@ class Watch:
 
     def look(self) -> bool:
         """Whether workers have to wait; says so where that has changed."""
-        bad = [(s, a) for s in self._signals if (a := s.answer).kind != "good"]
-        if not bad and self._paused_at is None and self._broken is None:  # as nearly always: without the lock
-            return False
         if self._broken is not None:
             raise self._broken
+        if self._paused_at is None and all(s.answer.kind == "good" for s in self._signals):
+            return False  # as nearly always: without the lock
         with self._lock:
             now = time.monotonic()
+            seen = [(s, s.answer) for s in self._signals]
+            # Until the first answer there is nothing to say, and no pause that could last too long.
+            waits = any(a is _UNASKED for _, a in seen)
+            bad = [(s, a) for s, a in seen if a.kind != "good" and a is not _UNASKED]
             unread = {s.name for s, a in bad if a.kind == "unread"}
             self._unread_at = {name: self._unread_at.get(name, now) for name in unread}
             if not bad:
-                if self._paused_at is not None:
+                if self._paused_at is not None and not waits:
                     self._over()
-                return False
+                return waits
             if self._paused_at is None:
                 self._paused_at, self._said_at = now, -math.inf
-            self._say([(s, a) for s, a in bad if a is not _UNASKED], now)
+            self._say(bad, now)
             return True
 
     def _over(self) -> None:
@@ -314,7 +317,7 @@ class Watch:
     def _say(self, bad: Sequence[tuple[Signal, Answer]], now: float) -> None:
         # Which signals, and whether they are true or cannot be read; not each new number that they answer.
         what = tuple(f"{s.name} {a.kind}" for s, a in bad)
-        if not bad or self._ended.is_set() or (what == self._said and now - self._said_at < limits.PAUSE_SAID_EVERY_S):
+        if self._ended.is_set() or (what == self._said and now - self._said_at < limits.PAUSE_SAID_EVERY_S):
             return
         again = what == self._said and self._paused_at is not None
         self._said, self._said_at = what, now
