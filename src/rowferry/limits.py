@@ -103,6 +103,8 @@ PAUSE_POLL_S = 0.1
 
 #: A batch under a rate limit is cut into what may pass in this time (seconds): even, and few enough pieces.
 PACE_PIECE_S = 0.25
+#: How much unused time may be made up for under a rate limit (seconds): what a busy machine sleeps too long.
+PACE_CREDIT_S = 0.1
 #: Chunks under a rate limit take about this long at the most (seconds): their transaction is open meanwhile, and
 #: what a pause or an error undoes is paid for again.
 PACE_CHUNK_S = 30.0

@@ -40,23 +40,24 @@ class GivenBackError(RowferryError):
 class Bucket:
     """Lets so much through in a second, for all threads together, in the order in which they come.
 
-    What was not used within the last second may be made up for, no more: a burst is at most a second's worth.
+    A batch is paid for before it passes, from the first one on, so that no time has more than its share; of time
+    that was not used a moment may be made up for.
     """
 
     def __init__(self, per_s: float, clock: Callable[[], float] = time.monotonic) -> None:
         self.per_s = per_s
         self._clock = clock
         self._lock = threading.Lock()
-        #: When all that was let through is paid for.
-        self._paid_at = clock()
+        #: When all that was let through is paid for; None before the first.
+        self._paid_at: float | None = None
 
     def take(self, amount: float) -> float:
         """Counts ``amount``, and returns how many seconds it has to wait first."""
         with self._lock:
             now = self._clock()
-            begin = max(self._paid_at, now - 1.0)
+            begin = now if self._paid_at is None else max(self._paid_at, now - limits.PACE_CREDIT_S)
             self._paid_at = min(begin + amount / self.per_s, now + limits.PACE_WAIT_MAX_S)
-            return max(begin - now, 0.0)
+            return max(self._paid_at - now, 0.0)
 
 
 class Pace:
