@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rowferry.engine.progress import TableTotals
 from rowferry.engine.report import TableReport
-from rowferry.model import ChunkRow, Digest, TablePlan
+from rowferry.model import ChunkRow, Digest, Plan, TablePlan
 from rowferry.stages.digest import schema_id
 
 
@@ -63,6 +64,19 @@ def table_report(
         retries=retries,
         touched=touched,
     )
+
+
+def table_totals(plan: Plan, chunks: Sequence[ChunkRow]) -> tuple[TableTotals, ...]:
+    """What a run begins with, of each table that has chunks of its own."""
+    out = []
+    for table in (t for t in plan.tables if t.fed_by is None):
+        mine = [c for c in chunks if c.table == table.index]
+        done = [c for c in mine if c.state == "done"]
+        rows = sum(c.rows_committed for c in done)
+        out.append(
+            TableTotals(str(table.source.name), table.source.rows, table.source.bytes, len(mine), len(done), rows)
+        )
+    return tuple(out)
 
 
 def _further_report(plan: TablePlan, chunks: Sequence[ChunkRow]) -> TableReport:

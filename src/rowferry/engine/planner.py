@@ -7,20 +7,19 @@ collected, so that a user sees the whole list at once and not one an attempt.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from rowferry import convert, limits, selection
+from rowferry import convert, selection
 from rowferry.adapters import registry
-from rowferry.adapters.protocol import Capabilities, Folding, Placed, ReadRequest, Source, Target
+from rowferry.adapters.protocol import Capabilities, Folding, Placed, Source, Target
 from rowferry.engine import replacing, spelling
 from rowferry.engine.request import Request
 from rowferry.engine.waves import with_waves
-from rowferry.errors import ConfigError
+from rowferry.errors import ConfigError, RefusedError
 from rowferry.model import (
-    Bound,
     Column,
     ColumnPlan,
     Comparison,
@@ -41,6 +40,9 @@ if TYPE_CHECKING:
 WIRE_PREFERRED = frozenset(
     ("decimal", "numeric", "time", "timetz", "timestamp", "timestamptz", "interval", "list", "opaque")
 )
+
+#: Reasons of a refusal that its one line names; the plan command shows them all.
+REASONS_SHOWN = 12
 
 
 class Findings(msgspec.Struct):
@@ -65,6 +67,13 @@ class Findings(msgspec.Struct):
                 choices = f"; policies to choose from: {', '.join(r.policies)}" if r.policies else ""
                 out.append(f"{place}: {r.reason}{count}{choices}")
         return out + [f"missing privilege: {p}" for p in self.missing_privileges]
+
+    def require_none(self) -> None:
+        """Raises RefusedError where there is any reason."""
+        if reasons := self.sentences():
+            shown = "; ".join(reasons[:REASONS_SHOWN])
+            more = f"; and {len(reasons) - REASONS_SHOWN} more" if len(reasons) > REASONS_SHOWN else ""
+            raise RefusedError(f"refused: {shown}{more}", hint="rowferry plan shows them all" if more else None)
 
 
 def choose_tables(source: Source, request: Request) -> list[tuple[TableName, TableName | None]]:
@@ -150,9 +159,9 @@ def asked_for(names: Sequence[TableName], request: Request) -> dict[TableName, A
     return transforming.asked_for(names, request)
 
 
-def passage(source: Table, asked: Asked, request: Request) -> Passage:
-    """A table's way through its transform, which sees its columns in the forms that policies choose. Raises
-    ConfigError for what cannot be done to them."""
+def passage(source: Table, asked: Asked, request: Request, standing: Callable[[], Table | None]) -> Passage:
+    """A table's way through its transform, which sees its columns in the forms that policies choose. standing: gives
+    the target's table, where it stays as it is. Raises ConfigError for what cannot be done to them."""
     from rowferry.engine import transforming
 
     fields: list[tuple[str, Type, bool]] = []
@@ -167,7 +176,7 @@ def passage(source: Table, asked: Asked, request: Request) -> Passage:
         if not forms:
             refusals[column.name] = Refusal(column.name, f"{column.native or column.type} has no text form")
         fields.append((column.name, forms[0] if forms else column.type, column.nullable or policy == "null"))
-    return transforming.passage(source, asked, fields, refusals, request)
+    return transforming.passage(source, asked, fields, refusals, request, standing)
 
 
 def without_wire(table: Table) -> Table:
@@ -189,7 +198,7 @@ def _plan_passed(
             return []
         called = {c.source: c.target for c in plan.columns}
         return [msgspec.structs.replace(plan, dedup=transforming.dedup_of(asked, called, where))]
-    passed = passage(source, asked, request)
+    passed = passage(source, asked, request, lambda: None if request.mode == "replace" else target.describe(name))
     if passed.in_the_way:
         for refusal in passed.in_the_way:
             findings.refuse(source.name, refusal)
@@ -610,39 +619,3 @@ def _is_raw(columns: list[ColumnPlan], source: Table, request: Request) -> bool:
         if isinstance(way, str) or not way.identity or native != plan.column.native or "not_null" in plan.checks:
             return False
     return True
-
-
-def cut(source: Source, table: TablePlan, request: Request) -> list[Bound]:
-    """The chunks of a table: of the size that was asked for, or a little smaller where they then divide among the
-    workers, so that none of them stands idle while another carries the last one."""
-    chunk_bytes = request.chunk_bytes or limits.CHUNK_BYTES
-    rows_min = registry.capabilities(request.target.engine).chunk_rows_min
-    if request.max_rows_per_s or request.max_mb_per_s:
-        from rowferry.engine import throttle
-
-        chunk_bytes, rows_min = throttle.chunk_size(request, table.source, chunk_bytes, rows_min)
-    workers = request.workers
-    chunks = -(-table.source.bytes // chunk_bytes)
-    most = table.source.rows // rows_min if rows_min else chunks  # of chunks with as many rows as they should have
-    if workers <= most < chunks:
-        rows_min = table.source.rows // (most // workers * workers)
-    elif chunks > workers:
-        chunk_bytes = -(-table.source.bytes // (-(-chunks // workers) * workers))
-    return source.split(table.source, table.where, chunk_bytes, rows_min)
-
-
-def try_condition(source: Source, plan: TablePlan, bound: Bound) -> None:
-    """Reads the first rows of a table with its condition, so that one that is no SQL of the source
-    is found before anything is written. Raises what the reader raises."""
-    if plan.where is None:
-        return
-    reader = source.reader()
-    try:
-        columns = plan.reads or tuple((c.source, c.form) for c in plan.columns)
-        blocks = reader.read(ReadRequest(plan.source, columns, bound, plan.where))
-        next(iter(blocks), None)
-        close = getattr(blocks, "close", None)
-        if close is not None:
-            close()
-    finally:
-        reader.close()

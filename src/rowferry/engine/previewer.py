@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rowferry.adapters.protocol import Source
-from rowferry.engine import opening, planner
+from rowferry.engine import cutting, opening, planner
 from rowferry.engine.report import PlannedColumn, PlannedTable, PlanReport, Sample
 from rowferry.engine.request import Request
 from rowferry.model import TablePlan
@@ -53,8 +53,8 @@ def _preview(request: Request) -> PlanReport:
 
 def _planned(source: Source, table: TablePlan, request: Request, tables: Sequence[TablePlan]) -> PlannedTable:
     # A table that another's chunks feed has none of its own.
-    bounds = planner.cut(source, tables[table.index if table.fed_by is None else table.fed_by], request)
-    planner.try_condition(source, table, bounds[0])
+    bounds = cutting.cut(source, tables[table.index if table.fed_by is None else table.fed_by], request)
+    cutting.try_condition(source, table, bounds[0])
     samples: tuple[Sample, ...] = ()
     passes: tuple[str, ...] = ()
     if table.transform is not None or table.dedup is not None:

@@ -10,6 +10,8 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
+
 from rowferry.adapters.protocol import Target
 from rowferry.engine.progress import EventHandler, StepFinished, StepStarted
 from rowferry.errors import StoppedError
@@ -158,3 +160,17 @@ def reset_action(plan: Plan, table: TablePlan, target: Target) -> None:
         return  # the same keys are merged again
     for fed in reversed([t for t in plan.tables if table.index in (t.index, t.fed_by)]):
         target.truncate(fed.load_name or fed.target.name)
+
+
+def under_own_name(table: TablePlan, what: str, job_id: str) -> TablePlan:
+    """The plan of a table that is loaded under another name: one of this job's own, since what an abandoned job left
+    under its name is never added to."""
+    name = TableName(table.target.name.schema, f"rowferry_{what}_{job_id[-8:]}_{table.index}")
+    return msgspec.structs.replace(table, load_name=name, staged=what == "stage")
+
+
+def staged_as(table: TablePlan, feeder: TablePlan, job_id: str) -> TablePlan:
+    """The plan of a table that is fed from another's chunks: it is redone whole whenever that one is."""
+    if feeder.staged:
+        return under_own_name(table, "stage", job_id)
+    return table if table.load_name is None else under_own_name(table, "new", job_id)
