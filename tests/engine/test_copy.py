@@ -216,6 +216,14 @@ def test_resume_of_an_unchanged_source_keeps_what_is_done(ends: Any) -> None:
     assert sql(ends.target, "select count(*), count(distinct a) from t") == [(20000, 20000)]
 
 
+def test_report_of_a_resumed_job_holds_the_notes_of_its_plan(ends: Any) -> None:
+    sql(ends.source, "create table t as select range a, repeat('x', 50) b, 1 c from range(20000)")
+    kill(ends, "committed:3", "--policy", "t.c=skip")
+    report = ends.copy(policies={"t.c": "skip"})
+    assert report.tables[0].chunks_taken_over >= 2
+    assert [note for note in report.notes if "column 'c' is left out" in note], report.notes
+
+
 def test_resume_of_a_changed_source_redoes_tables_split_by_place(ends: Any) -> None:
     sql(ends.source, "create table t as select range a, repeat('x', 50) b from range(20000)")
     kill(ends, "committed:3")

@@ -103,7 +103,7 @@ class DuckdbSource:
             self._control.columns(f"SELECT 1 FROM {catalog.qualified(table.name)}" + chunks.condition(Bound({}), where))
         except SourceError as error:
             raise ConfigError(
-                f"the condition cannot be used: {error.message}", table=str(table.name), value=where
+                f"the condition of --where cannot be used: {error.message}", table=str(table.name), value=where
             ) from None
 
     def reader(self) -> DuckdbReader:
