@@ -82,7 +82,7 @@ def _pair_passed(
         else:
             _pair_output(planner.without_wire(source), source, other, asked, None, 0, request, pairs)
         return set()
-    passage = planner.passage(source, asked, request)
+    passage = planner.passage(source, asked, request, lambda: _described(target, partner))
     if passage.in_the_way:
         reasons = tuple(f"column {r.column!r}: {r.reason}" for r in passage.in_the_way)
         pairs.unlike.append(Unlike(source, source, reasons))

@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from rowferry import selection
+from rowferry.engine import spelling
 from rowferry.engine.request import Request, name_of
 from rowferry.errors import ConfigError
 from rowferry.model import Column, Refusal, Table, TableName, TablePlan
@@ -98,7 +99,9 @@ _functions: weakref.WeakValueDictionary[str, Callable[..., Any]] = weakref.WeakV
 _lock = threading.Lock()
 
 
-def description(asked: Asked, fields: Sequence[Field], request: Request, started: datetime.datetime) -> dict[str, Any]:
+def description(
+    asked: Asked, fields: Sequence[Field], request: Request, started: datetime.datetime, lengths: dict[str, int]
+) -> dict[str, Any]:
     """All that makes a table's stage, as plain JSON: ``TablePlan.transform``."""
     return {
         "spec": msgspec.to_builtins(msgspec.structs.replace(asked.spec, dedup=None)),
@@ -106,7 +109,30 @@ def description(asked: Asked, fields: Sequence[Field], request: Request, started
         "started": started.isoformat(),
         "folder": request.folder,
         "function": None if asked.function is None else _token_of(asked.function),
+        "lengths": lengths,
     }
+
+
+def _lengths(
+    asked: Asked, fields: Sequence[Field], standing: Callable[[], Table | None], request: Request
+) -> dict[str, int]:
+    """Characters that the target's columns hold, by the source's names: for a ``truncate`` that says none itself.
+    The target is asked only where there is one."""
+    if not any(r.do == "truncate" and r.length is None and r.length_bytes is None for r in asked.spec.rules):
+        return {}
+    table = standing()
+    if table is None:
+        return {}
+    held = {c.name: c.type.length for c in table.columns if c.type.kind in ("text", "char")}
+    folded = {name.casefold(): length for name, length in held.items()}
+    spell = spelling.speller(request.names)
+    found: dict[str, int] = {}
+    for name, _, _ in fields:
+        called = spell(asked.spec.rename.get(name, name))
+        length = held[called] if called in held else folded.get(called.casefold())
+        if length is not None:
+            found[name] = length
+    return found
 
 
 def _token_of(function: Callable[..., Any]) -> str:
@@ -144,6 +170,7 @@ def stage_of(described: dict[str, Any], table: str) -> flow.Stage:
                 started=datetime.datetime.fromisoformat(described["started"]),
                 folder=described["folder"],
                 function=function,
+                lengths=described.get("lengths"),
             )
         return _stages[key]
 
@@ -194,9 +221,17 @@ class Passage(msgspec.Struct, frozen=True):
 
 
 def passage(
-    source: Table, asked: Asked, fields: Sequence[Field], refusals: dict[str, Refusal], request: Request
+    source: Table,
+    asked: Asked,
+    fields: Sequence[Field],
+    refusals: dict[str, Refusal],
+    request: Request,
+    standing: Callable[[], Table | None],
 ) -> Passage:
-    """Opens a table's stage. Raises ConfigError for what it cannot be made of."""
+    """Opens a table's stage. standing: gives the target's table, where it stays as it is.
+
+    Raises ConfigError for what the stage cannot be made of.
+    """
     if lost := [column for column in asked.spec.drop if column in source.primary_key]:
         raise ConfigError(
             f"drop: {lost[0]!r} is of the primary key, without which rows could not be told apart",
@@ -204,7 +239,8 @@ def passage(
             column=lost[0],
             hint=f"to leave it out all the same, do not read it: --policy {source.name}.{lost[0]}=skip",
         )
-    described = description(asked, fields, request, datetime.datetime.now(datetime.UTC))
+    lengths = _lengths(asked, fields, standing, request)
+    described = description(asked, fields, request, datetime.datetime.now(datetime.UTC), lengths)
     stage = stage_of(described, str(source.name))
     kept = tuple(p for p in request.policies if p[1] in ("null", "clamp"))
     return Passage(

@@ -9,7 +9,7 @@ import pyarrow as pa
 from rowferry import compute as pc
 from rowferry.convert.step import bisecting
 from rowferry.stages.flow import OutColumn
-from rowferry.stages.ready_shapes import Action, Worked, rows_of, wrong
+from rowferry.stages.ready_shapes import FREE_TEXTS, Action, Worked, rows_of, wrong
 from rowferry.stages.spec import Rule
 from rowferry.types import Type
 
@@ -29,7 +29,7 @@ def zero_date(rule: Rule, column: OutColumn, table: str, target_length: int | No
     to: date or timestamp makes such a column of the texts, and what is no date then (2020-02-31, 2020-00-15) is
     unfit; without it they stay text.
     """
-    if column.type.kind not in ("text", "char"):
+    if column.type.kind not in FREE_TEXTS:
         hint = "where zero dates are NULL already, there is nothing left to do"
         if column.type.kind in ("date", "timestamp", "timestamptz"):
             hint = "read it as text (its policy: text), or let its policy null make them NULL"
