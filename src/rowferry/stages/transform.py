@@ -271,12 +271,12 @@ class _Builder:
 
     def _set_and_where(self) -> None:
         where = self.spec.where
-        early = where is not None and self._reads_nothing_set(where)
+        early = where is not None and _of_where(self._reads_nothing_set, where)
         if where is not None and early:
-            self._where(where)
+            _of_where(self._where, where)
         self._set()
         if where is not None and not early:
-            self._where(where)
+            _of_where(self._where, where)
 
     def _reads_nothing_set(self, where: str) -> bool:
         names = [*self.names, *(name for name in self.spec.set if name not in self.names)]
@@ -316,7 +316,7 @@ class _Builder:
         plan = self._plan([None], [one])
         given = given if given is not None else plan.made[0].type
         if given.kind != "bool":
-            raise ConfigError(f"where = {text!r} is no condition: it gives {given}")
+            raise ConfigError(f"{text!r} is no condition: it gives {given}")
         self.required |= {d for i in one.reads for d in self.columns[i].deps}
         self.steps.append(_Where(plan, self.spec.set_on_error))
 
@@ -374,6 +374,15 @@ class _Builder:
                 raise ConfigError("order names it twice", column=name)
             first.append(left[names.index(name)])
         return first + [c for c in left if c not in first]
+
+
+def _of_where(run: Callable[[str], Any], where: str) -> Any:
+    """What ``run`` gives; a ConfigError of it says which part of the rules is at fault."""
+    try:
+        return run(where)
+    except ConfigError as error:
+        error.message = f"where: {error.message}"
+        raise
 
 
 def _type_of(value: str | int | float | bool | None) -> Type:
