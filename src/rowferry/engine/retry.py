@@ -390,7 +390,8 @@ def way_now(target: Target, plan: TablePlan, stage: str) -> TableWay:
             into = table.column(column.target)
         except KeyError:
             raise DataError("the target has no such column any more", column=column.target) from None
-        if into.native == column.column.native:
+        if into.native == column.column.native and into.type.kind != column.column.type.kind:
+            # The plan chose another form of the same type: the engine's own bytes, say.
             into = msgspec.structs.replace(into, type=column.column.type)
         made = stage == kept.CONVERTED
         source, form = (column.target, column.column.type) if made else (column.source, column.form)
