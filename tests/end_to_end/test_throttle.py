@@ -124,9 +124,14 @@ def make(request: pytest.FixtureRequest) -> Callable[[bool], Target]:
 
 
 class Background:
-    """A copy in a thread, with all its events."""
+    """A copy in a thread, with all its events.
 
-    def __init__(self, source: str, target: str, **options: Any) -> None:
+    when_held: run by the worker that has to wait for the rate first, which then waits until the job is paused: that
+    is in the middle of a chunk, however busy the machine is.
+    """
+
+    def __init__(self, source: str, target: str, when_held: Callable[[], None] | None = None, **options: Any) -> None:
+        self._when_held = when_held
         self.events: list[Any] = []
         self.report: rowferry.Report | None = None
         self.error: BaseException | None = None
@@ -135,9 +140,15 @@ class Background:
 
     def _run(self, source: str, target: str, options: dict[str, Any]) -> None:
         try:
-            self.report = rowferry.copy(source, target, tables=["big"], on_event=self.events.append, **options)
+            self.report = rowferry.copy(source, target, tables=["big"], on_event=self._take, **options)
         except BaseException as error:  # noqa: BLE001 - raised by ``end``
             self.error = error
+
+    def _take(self, event: Any) -> None:
+        self.events.append(event)
+        if self._when_held is not None and isinstance(event, Waiting) and event.reason.startswith("held to"):
+            self._when_held()
+            wait_for(lambda: self.of(Waiting, "paused"))
 
     def of(self, kind: type, begins: str = "") -> list[Any]:
         return [e for e in list(self.events) if isinstance(e, kind) and getattr(e, "reason", "").startswith(begins)]
@@ -174,9 +185,9 @@ def test_a_chunk_that_is_held_for_too_long_is_given_back_and_copied_anew(
     """No transaction stays open on the target, and no try of the chunk is counted."""
     monkeypatch.setattr(limits, "PAUSE_HOLD_S", 0.3)
     target = make(False)
-    job = Background(source, target.url, pause_while=[("target", PAUSED)], max_rows_per_s=8_000, workers=2)
-    wait_for(lambda: job.of(Waiting, "held to"))
-    target.pause(True)
+    job = Background(
+        source, target.url, lambda: target.pause(True), pause_while=[("target", PAUSED)], max_rows_per_s=8_000
+    )
     given_back = wait_for(lambda: job.of(Waiting, "table 'big', chunk "))
     assert "given back after a pause of 0.3 s" in given_back[0].reason
     wait_for(lambda: target.busy() == 0)
@@ -184,14 +195,15 @@ def test_a_chunk_that_is_held_for_too_long_is_given_back_and_copied_anew(
     report = job.end()
     assert (report.exit_code, target.count()) == (0, ROWS)
     assert report.tables[0].retries == 0
-    assert any("given back: 1 chunk" in n for n in report.notes)
+    assert any("given back: " in n for n in report.notes)
 
 
 def test_a_signal_that_breaks_pauses_the_job_until_it_is_mended(source: str, make: Callable[[bool], Target]) -> None:
     target = make(False)
-    job = Background(source, target.url, pause_while=[("target", PAUSED)], max_rows_per_s=8_000)
-    wait_for(lambda: job.of(Waiting, "held to"))
-    target.execute("drop table paused")
+    job = Background(
+        source, target.url, lambda: target.execute("drop table paused"), pause_while=[("target", PAUSED)],
+        max_rows_per_s=8_000,
+    )  # fmt: skip
     said = wait_for(lambda: job.of(Waiting, "paused"))
     assert "it cannot be read" in said[0].reason
     target.execute("create table paused (p boolean)")  # no row: nothing to wait for
@@ -254,9 +266,8 @@ def test_a_pause_in_the_middle_of_a_load_outlives_the_servers_timeouts(
     target.execute(*(f"set global {n} = 1" for n in names))
     try:
         for at, to in ((source, url), (url, other)):
-            job = Background(at, to, pause_while=[("target" if to == url else "source", PAUSED)], max_rows_per_s=8_000)
-            wait_for(lambda job=job: job.of(Waiting, "held to"))  # type: ignore[misc]
-            target.pause(True)
+            signals = [("target" if to == url else "source", PAUSED)]
+            job = Background(at, to, lambda: target.pause(True), pause_while=signals, max_rows_per_s=8_000)
             wait_for(lambda job=job: job.of(Waiting, "paused"))  # type: ignore[misc]
             time.sleep(3)
             target.pause(False)
