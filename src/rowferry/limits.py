@@ -122,6 +122,8 @@ BREAKER_ERRORS_PER_WORKER = 4
 #: are mostly one cause (a wrong type, a rule of the target), which finding row by row (up to 2 log2 n trial loads
 #: for each) would only take long to show.
 QUARANTINED_MAX = 1000
+#: Bytes of one chunk's rows that are set aside, as the texts in which they are kept until its COMMIT.
+QUARANTINED_BYTES_MAX = 256 * MIB
 #: Trial loads within one chunk: QUARANTINED_MAX rows of a chunk of a million, twice over.
 BISECT_TRIES_MAX = 100_000
 #: Bytes of a chunk's rows on disk while the refused ones are looked for: a hundred usual chunks.

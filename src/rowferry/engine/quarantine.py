@@ -173,6 +173,7 @@ class Aside:
         self._plan = plan
         self._chunk = chunk
         self._reserved = 0
+        self._bytes = 0
         self._passed = tuple((c.source, c.form) for c in plan.columns)
         self._converted = tuple((c.target, c.column.type) for c in plan.columns)
         names = {c.target: c.source for c in plan.columns}
@@ -188,6 +189,13 @@ class Aside:
 
     def _add(self, row: kept.Set) -> None:
         self._quarantine.check_room(len(self.rows) + 1, row)
+        self._bytes += len(row.row_data)
+        if self._bytes > limits.QUARANTINED_BYTES_MAX:
+            raise DataError(
+                f"the rows of this chunk that would be quarantined are larger than "
+                f"{limits.QUARANTINED_BYTES_MAX >> 20} MiB; the last one: {row.reason}",
+                hint="mend what they have in common, or leave them out with --where",
+            )
         self.rows.append(row)
 
     def refused(self, refused: Refused) -> None:
