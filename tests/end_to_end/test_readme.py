@@ -7,8 +7,10 @@ import pathlib
 import re
 import sqlite3
 
+import duckdb
 import pytest
 
+from end_to_end import ferry
 from rowferry import errors
 from rowferry.cli import cli
 
@@ -29,6 +31,25 @@ def test_python_example_runs(tmp_path: pathlib.Path, capsys: pytest.CaptureFixtu
     assert "orders 100 rows" in said
     assert re.search(r"customers 100 100:[0-9a-f]{32} equal: True", said)
     assert "unasked" not in said
+
+
+def test_config_example_runs(tmp_path: pathlib.Path) -> None:
+    (text,) = re.findall(r"```toml\n(.*?)```", README, re.DOTALL)
+    (tmp_path / "job.toml").write_text(text, encoding="utf-8")
+    with contextlib.chdir(tmp_path), contextlib.closing(sqlite3.connect("shop.db")) as c:
+        c.execute("CREATE TABLE orders (id INTEGER PRIMARY KEY)")
+        c.execute(
+            "CREATE TABLE customers (id INTEGER PRIMARY KEY, first TEXT, last TEXT, email TEXT, credit NUMERIC(8,2), "
+            "deleted_at TEXT, updated_at INTEGER)"
+        )
+        rows = [(i, f" F{i} ", "L", f"A{i % 10}@X.org", i, None if i % 2 else "x", i) for i in range(100)]
+        c.executemany("INSERT INTO customers VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+        c.commit()
+        for command in ("plan", "copy", "verify"):
+            ferry.run(command, "sqlite:///shop.db", "duckdb:///shop.duckdb", "--config", "job.toml", expect=0)
+        with duckdb.connect("shop.duckdb") as target:
+            found = target.execute("SELECT customer, email, full_name FROM customers ORDER BY 1").fetchall()
+    assert found == [(i, f"a{i % 10}@x.org", f"F{i} L") for i in range(91, 100, 2)]
 
 
 def test_commands_and_options_that_are_named_are_there() -> None:
