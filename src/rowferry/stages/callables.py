@@ -94,7 +94,8 @@ class Call:
             given = self._tables(result)
         except DataError as error:
             raise ConfigError(error.message, hint=error.hint) from None
-        for name, batch in given.items():
+        # The table that is copied comes first, wherever the function names it.
+        for name, batch in sorted(given.items(), key=lambda item: item[0] is not None):
             if batch.num_rows:
                 raise ConfigError(f"the function {self._name} makes {batch.num_rows} rows of none")
             self._shapes[name] = self._shape(batch.schema)
