@@ -19,7 +19,7 @@ import mysql_servers
 import rowferry
 import servers
 from end_to_end import ferry
-from rowferry import ConfigError, TargetError, limits
+from rowferry import ConfigError, DataError, TargetError, limits
 from rowferry.engine.progress import ChunkFinished, ChunkRetried, Waiting, WentOn
 
 ROWS = 20_000
@@ -299,6 +299,24 @@ def test_too_many_failures_stop_the_job_and_it_goes_on_later(source: str, postgr
     target.execute("drop trigger refuse on big")
     assert rowferry.copy(source, target.url, **options).rows_committed == ROWS
     assert target.count() == ROWS
+
+
+def test_too_many_refused_rows_stop_the_job_and_it_goes_on_later(
+    source: str, postgres_database: Callable[[], str]
+) -> None:
+    """Each hundredth row holds a NUL, which PostgreSQL has no text for."""
+    with sqlite3.connect(source.removeprefix("sqlite:///")) as c:
+        c.execute("update big set t = t || char(0) where id % 100 = 0")
+    c.close()
+    url = postgres_database()
+    options: dict[str, Any] = {"on_error": "quarantine", "chunk_bytes": 100_000, "tables": ["big"]}
+    with pytest.raises(DataError, match=r"too many rows were set aside: \d+ within 600 s") as caught:
+        rowferry.copy(source, url, max_refused="50/10m", **options)
+    assert caught.value.exit_code == 1
+    report = rowferry.copy(source, url, max_refused="200", **options)
+    table = report.tables[0]
+    assert (table.rows_quarantined, table.rows_committed) == (ROWS // 100, ROWS - ROWS // 100)
+    assert table.chunks_taken_over >= 1
 
 
 # --- stopped and killed
