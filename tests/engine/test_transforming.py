@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import pathlib
 import sqlite3
+import subprocess
+import sys
+import tempfile
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import duckdb
 import msgspec
 import pyarrow as pa
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 import rowferry
 from rowferry import ConfigError, DataError, RefusedError, StoppedError
 from rowferry.adapters import registry
+from rowferry.engine.report import TableReport
 from rowferry.engine.staged import Spool
 
 ROWS = 6_000
@@ -390,3 +397,100 @@ def test_several_outputs_that_do_not_fit_in_memory_land_all_the_same(
     monkeypatch.setattr(Spool.__init__, "__defaults__", (500,))
     report = ends.copy(tables=["c"], transform=split, specs={"c": {"python_keeps_rows": False}}, workers=2, verify=True)
     assert [t.equal for t in report.tables] == [True, True, True]
+
+
+# --- against a model, at random ----------------------------------------------------------------
+
+Record = dict[str, Any]
+#: (what a spec may say, what it does to a row: None leaves it out). The parts apply in this order.
+PARTS: list[tuple[dict[str, Any], Callable[[Record], Record | None]]] = [
+    ({"set": {"a": "a * 2 + coalesce(b, 0)"}},
+     lambda r: {**r, "a": None if r["a"] is None else r["a"] * 2 + (r["b"] or 0)}),
+    ({"set": {"t": "upper(t)"}}, lambda r: {**r, "t": None if r["t"] is None else r["t"].upper()}),
+    ({"set": {"u": "t || '-' || id"}}, lambda r: {**r, "u": None if r["t"] is None else f"{r['t']}-{r['id']}"}),
+    ({"where": "a > 0 OR a IS NULL"}, lambda r: r if r["a"] is None or r["a"] > 0 else None),
+    ({"cast": {"b": "text"}}, lambda r: {**r, "b": None if r["b"] is None else str(r["b"])}),
+    ({"constant": {"c": 7}}, lambda r: {**r, "c": 7}),
+    ({"rename": {"id": "key"}}, lambda r: {("key" if k == "id" else k): v for k, v in r.items()}),
+]  # fmt: skip
+
+texts = st.one_of(st.none(), st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=8))
+numbers = st.one_of(st.none(), st.integers(-1000, 1000))
+
+
+def combined(chosen: list[int]) -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for index in chosen:
+        for key, value in PARTS[index][0].items():
+            out[key] = {**out.get(key, {}), **value} if isinstance(value, dict) else value
+    return out
+
+
+def by_the_model(rows: list[Record], chosen: list[int]) -> list[Record]:
+    out = []
+    for before in rows:
+        row: Record | None = dict(before)
+        # Expressions of ``set`` see the row as it was before any of them.
+        for index in sorted(chosen):
+            if row is not None and "set" in PARTS[index][0]:
+                made = PARTS[index][1](dict(before))
+                assert made is not None
+                row |= {name: made[name] for name in PARTS[index][0]["set"]}
+        for index in sorted(chosen):
+            if row is not None and "set" not in PARTS[index][0]:
+                row = PARTS[index][1](row)
+        if row is not None:
+            out.append(row)
+    return out
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    values=st.lists(st.tuples(numbers, numbers, texts), min_size=1, max_size=60),
+    chosen=st.sets(st.integers(0, len(PARTS) - 1), min_size=1).map(sorted),
+    workers=st.sampled_from([1, 2, 5]),
+)
+def test_any_spec_gives_what_a_row_by_row_model_gives(
+    values: list[tuple[Any, ...]], chosen: list[int], workers: int
+) -> None:
+    rows = [{"id": i, "a": a, "b": b, "t": t} for i, (a, b, t) in enumerate(values)]
+    expected = by_the_model(rows, chosen)
+    with tempfile.TemporaryDirectory() as folder:
+        source, target = f"{folder}/a.db", f"{folder}/b.db"
+        with sqlite3.connect(source) as c:
+            c.execute("create table t (id integer primary key, a integer, b integer, t text)")
+            c.executemany("insert into t values (:id, :a, :b, :t)", rows)
+        c.close()
+        urls = f"sqlite:///{source}", f"sqlite:///{target}"
+        specs = {"t": combined(chosen)}
+        report = rowferry.copy(*urls, specs=specs, workers=workers, chunk_bytes=200, verify=True)
+        assert report.exit_code == 0
+        assert report.tables[0].rows_filtered == len(rows) - len(expected)
+        names = list(by_the_model([{"id": 0, "a": 1, "b": 1, "t": ""}], chosen)[0])
+        with sqlite3.connect(target) as c:
+            found = c.execute(f"select {', '.join(names)} from t order by 1").fetchall()
+        c.close()
+        assert found == [tuple(row[name] for name in names) for row in expected]
+        assert rowferry.verify(*urls, specs=specs).equal
+
+
+def test_a_copy_without_any_of_it_loads_none_of_it(ends: Ends) -> None:
+    program = (
+        "import sys, rowferry\n"
+        f"rowferry.copy({ends.urls[0]!r}, {ends.urls[1]!r})\n"
+        "print([m for m in sys.modules if m.startswith(('rowferry.engine.transforming', 'rowferry.engine.staged', "
+        "'rowferry.engine.samples', 'rowferry.config', 'rowferry.stages.'))])\n"
+    )
+    loaded = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout
+    assert loaded.strip() == "['rowferry.stages.digest']"
+
+
+def test_counts_that_do_not_close_are_told_apart_by_table() -> None:
+    table = TableReport("a", "a", rows_read=10, rows_sent=4, rows_committed=4, rows_fed=5, rows_filtered=1)
+    assert table.unclosed() is None
+    assert "10 rows read + 0 generated, but 9 sent + 0 filtered" in str(
+        msgspec.structs.replace(table, rows_filtered=0).unclosed()
+    )
+    further = TableReport("a", "b", rows_sent=5, rows_committed=5, further=True)
+    assert further.unclosed() is None
+    assert msgspec.structs.replace(further, rows_committed=4).unclosed() == "5 rows sent, but 4 committed"

@@ -8,6 +8,7 @@ are read (``worker``, ``scan``) do they pass the stage first.
 from __future__ import annotations
 
 import datetime
+import os
 import threading
 import weakref
 from collections.abc import Callable, Sequence
@@ -107,7 +108,8 @@ def description(
         "spec": msgspec.to_builtins(msgspec.structs.replace(asked.spec, dedup=None)),
         "fields": dump([list(field) for field in fields]),
         "started": started.isoformat(),
-        "folder": request.folder,
+        # As a resume from anywhere finds it.
+        "folder": os.path.abspath(request.folder),
         "function": None if asked.function is None else _token_of(asked.function),
         "lengths": lengths,
     }
