@@ -58,7 +58,7 @@ cdef extern from * nogil:
 
 cdef enum:
     KEY_BYTES = 20
-    # Keys of a table that grows by doubling; larger ones grow by an eighth, so that they stay full.
+    # Keys of a table that grows by doubling; larger ones grow by a sixth, so that they stay full.
     SMALL_KEYS = 4096
     FIRST_CAPACITY = 96
     # Tries to lay keys into a larger table: one is enough unless they are spread unevenly beyond all chance.
@@ -111,12 +111,12 @@ cdef inline bint table_put(Table* table, int64_t i, uint64_t high, uint64_t low,
 
 
 cdef inline bint table_is_full(const Table* table) noexcept nogil:
-    """At 91 of 100 slots: beyond, each new key would push a hundred others aside."""
-    return table.count * 100 >= table.capacity * 91
+    """At 92 of 100 slots: beyond, each new key would push a hundred others aside."""
+    return table.count * 100 >= table.capacity * 92
 
 
 cdef inline int64_t grown_capacity(const Table* table) noexcept nogil:
-    return 2 * table.capacity if table.count < SMALL_KEYS else table.capacity + table.capacity // 8
+    return 2 * table.capacity if table.count < SMALL_KEYS else table.capacity + table.capacity // 6
 
 
 cdef inline bint table_grow(Table* table, int64_t capacity) noexcept nogil:

@@ -139,7 +139,14 @@ def test_claim_by_many_threads_each_key_has_one_owner(tmp_path: pathlib.Path) ->
 
 @pytest.mark.parametrize(
     ("keys", "owner", "earlier"),
-    [(b"x" * 15, 1, ()), (b"", 0, ()), (b"", 2**32, ()), (b"", -1, ()), (b"", 1, (0,)), (b"", 1, range(1, EARLIER_MAX + 2))],
+    [
+        (b"x" * 15, 1, ()),
+        (b"", 0, ()),
+        (b"", 2**32, ()),
+        (b"", -1, ()),
+        (b"", 1, (0,)),
+        (b"", 1, range(1, EARLIER_MAX + 2)),
+    ],
 )
 def test_claim_of_what_makes_no_sense_is_refused(keys: bytes, owner: int, earlier: tuple[int, ...]) -> None:
     with pytest.raises(ValueError):
@@ -212,3 +219,16 @@ def _is_deleted_file(fd: str, folder: pathlib.Path) -> bool:
         return os.readlink(f"/proc/self/fd/{fd}").startswith(str(folder))
     except OSError:
         return False
+
+
+def test_benchmark_small_size_runs() -> None:
+    root = pathlib.Path(__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, root / "benchmarks/kernels/bench_key_set.py", "--rows", "20000"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": str(root / "src")},
+    )
+    assert "bytes a key of 15,000" in done.stdout
+    assert "duckdb distinct" in done.stdout
