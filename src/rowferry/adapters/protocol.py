@@ -54,6 +54,9 @@ class Capabilities(msgspec.Struct, frozen=True):
     schemas: bool = True
     #: Schemas are this engine's databases, and the one that it is connected to (``Placed.place``) is the default.
     schemas_are_databases: bool = False
+    #: How rows come to a table with a foreign key to itself: in ``any`` order (foreign keys are not checked, and rows
+    #: without a parent counted at the end), in one ``statement`` (checked at its end), or not at all ('').
+    self_references: str = ""
     #: ``Writer.mark`` sets a savepoint; elsewhere ``undo`` goes back to the chunk's claim.
     savepoints: bool = False
     #: The ledger, and rowferry's other tables, stand in a schema of their own (``TargetOptions.ledger_schema``).

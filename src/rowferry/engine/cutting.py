@@ -11,10 +11,13 @@ from rowferry import limits
 from rowferry.adapters import registry
 from rowferry.adapters.protocol import ReadRequest, Source
 from rowferry.engine.request import Request
-from rowferry.errors import ConfigError, SourceError
+from rowferry.engine.waves import own_keys
+from rowferry.errors import ConfigError, RefusedError, SourceError
 from rowferry.model import Bound, TablePlan
 
 T = TypeVar("T")
+#: More than any table has.
+WHOLE_BYTES = 1 << 62
 
 
 def cut(source: Source, table: TablePlan, request: Request) -> list[Bound]:
@@ -23,8 +26,10 @@ def cut(source: Source, table: TablePlan, request: Request) -> list[Bound]:
 
     Raises ConfigError where the source does not take the table's condition; what the source raises.
     """
-    chunk_bytes = request.chunk_bytes or limits.CHUNK_BYTES
-    rows_min = registry.capabilities(request.target.engine).chunk_rows_min
+    caps = registry.capabilities(request.target.engine)
+    if caps.self_references == "statement" and table.exists and own_keys(table):
+        return _whole(source, table)
+    chunk_bytes, rows_min = request.chunk_bytes or limits.CHUNK_BYTES, caps.chunk_rows_min
     if request.max_rows_per_s or request.max_mb_per_s:
         from rowferry.engine import throttle
 
@@ -37,6 +42,19 @@ def cut(source: Source, table: TablePlan, request: Request) -> list[Bound]:
     elif chunks > workers:
         chunk_bytes = -(-table.source.bytes // (-(-chunks // workers) * workers))
     return _blaming(source, table, lambda: source.split(table.source, table.where, chunk_bytes, rows_min))
+
+
+def _whole(source: Source, table: TablePlan) -> list[Bound]:
+    """One chunk, which is one statement, within which rows may come before their parents."""
+    bounds = _blaming(source, table, lambda: source.split(table.source, table.where, WHOLE_BYTES, 0))
+    if len(bounds) > 1:
+        raise RefusedError(
+            f"the target's table has a foreign key to itself ({own_keys(table)[0].name}), and this source gives rows "
+            "in several parts, in which some would come before their parents",
+            table=str(table.target.name),
+            hint="drop or disable it and add it again after the copy",
+        )
+    return bounds
 
 
 def try_condition(source: Source, plan: TablePlan, bound: Bound) -> None:

@@ -127,7 +127,7 @@ def plan_copy(source: Source, target: Target, request: Request) -> Findings:
             findings.tables.append(plan)
     if any(p.fed_by is not None for p in findings.tables):
         findings.blockers += _feeding_problems(findings.tables, caps)
-    findings.tables = with_waves(findings.tables, findings.blockers)
+    findings.tables = with_waves(findings.tables, findings.blockers, caps.self_references)
     for table in (p.target for p in findings.tables if p.target.volatile):
         looks = "is read again at the end" if not request.no_verify else "is not read again, as asked for"
         findings.notes.append(

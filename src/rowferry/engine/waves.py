@@ -9,9 +9,17 @@ import msgspec
 from rowferry.model import ForeignKey, TableName, TablePlan
 
 
-def with_waves(plans: Sequence[TablePlan], blockers: list[str]) -> list[TablePlan]:
-    """Gives existing target tables the waves of their foreign keys; a cycle becomes a blocker that names it."""
+def with_waves(plans: Sequence[TablePlan], blockers: list[str], self_references: str = "") -> list[TablePlan]:
+    """Gives existing target tables the waves of their foreign keys; a cycle becomes a blocker that names it, and so
+    does a key to its own table, unless the target has a way for that (``Capabilities.self_references``)."""
     standing = [p for p in plans if p.exists]
+    for plan in () if self_references else standing:
+        if names := sorted(k.name for k in own_keys(plan)):
+            blockers.append(
+                f"table {str(plan.target.name)!r} in the target has a foreign key to itself ({', '.join(names)}), "
+                "which would refuse rows that come before their parents; drop or disable it and add it again after "
+                "the copy"
+            )
     waves, stuck = waves_of(standing)
     if stuck:
         keys = sorted({k.name for p in stuck for k in _keys_within(p, {s.target.name for s in stuck})})
@@ -31,7 +39,7 @@ def with_waves(plans: Sequence[TablePlan], blockers: list[str]) -> list[TablePla
 
 def waves_of(plans: Sequence[TablePlan]) -> tuple[dict[TableName, int], list[TablePlan]]:
     """The wave of each target table, so that parents come before their children; and the tables that
-    have none, since foreign keys among them (or from one to itself) form a cycle."""
+    have none, since foreign keys among them form a cycle. (A key from one to itself asks for nothing of others.)"""
     names = {p.target.name for p in plans}
     waves: dict[TableName, int] = {}
     left = list(plans)
@@ -45,4 +53,9 @@ def waves_of(plans: Sequence[TablePlan]) -> tuple[dict[TableName, int], list[Tab
 
 
 def _keys_within(plan: TablePlan, tables: set[TableName]) -> list[ForeignKey]:
-    return [k for k in plan.target.foreign_keys if k.parent in tables]
+    return [k for k in plan.target.foreign_keys if k.parent in tables and k.parent != plan.target.name]
+
+
+def own_keys(plan: TablePlan) -> list[ForeignKey]:
+    """The foreign keys of the target table that point to itself."""
+    return [k for k in plan.target.foreign_keys if k.parent == plan.target.name]

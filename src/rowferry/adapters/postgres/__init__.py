@@ -17,6 +17,7 @@ capabilities = Capabilities(
     name_max=limits.POSTGRES_NAME_BYTES_MAX,
     raw_format="postgresql",
     savepoints=True,
+    self_references="statement",
     ledger_schema=True,
     connects_ahead=True,
 )

@@ -15,6 +15,7 @@ capabilities = Capabilities(
     names_empty=True,
     schemas=False,
     savepoints=True,
+    self_references="any",
 )
 
 
