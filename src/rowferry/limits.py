@@ -70,8 +70,8 @@ MYSQL_NAME_CHARACTERS_MAX = 64
 
 #: DuckDB's own memory beside ours, as source or target (its SQL setting ``memory_limit``).
 DUCKDB_MEMORY = "192MB"
-#: The most that the SQL expressions of one worker's transform may take: a few batches of the largest cells.
-#: A limit only; expressions over short values need a few MB.
+#: The most that DuckDB's own buffers may take in one worker's transform. The values that an expression makes are
+#: not among them (measured: repeat() made 3 GB of text under it); over short values all together is a few MB.
 EXPRESSION_MEMORY = "1GB"
 
 #: A pipe sees the sum at most this often (seconds), and at most so many lines about retries.

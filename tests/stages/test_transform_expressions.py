@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from rowferry.errors import ConfigError, DataError
+from rowferry.errors import ConfigError, DataError, RowferryError
 from rowferry.stages import expression_query, spec, transform
 from rowferry.stages.expressions import Parser
 from rowferry.types import DATE_INFINITY, DATE_MINUS_INFINITY, TIMESTAMP_INFINITY, Field, Type
@@ -273,6 +273,15 @@ def test_expression_that_fails_stops_with_the_first_row_and_its_value(
     made = worked(text, t, values, set_on_error="null")[1]
     assert not made[row].is_valid and len(made) == len(values)
     assert made[:row].to_pylist() == worked(text, t, values.slice(0, row))[1].to_pylist()
+
+
+@pytest.mark.parametrize("on_error", ["refuse", "null", "quarantine"])
+def test_failure_of_duckdb_itself_stops_the_job_and_is_blamed_on_no_row(on_error: str) -> None:
+    """One microsecond before its first timestamp DuckDB 2.0 breaks the whole database when it prints one."""
+    values = pa.array([0, -9_223_372_022_400_000_001, 0])
+    with pytest.raises(RowferryError, match="DuckDB itself failed") as caught:
+        worked("CAST(make_timestamp(x) AS VARCHAR)", Type("int64"), values, set_on_error=on_error)
+    assert not isinstance(caught.value, DataError) and caught.value.table == "t"
 
 
 def test_connection_reaches_no_file_no_network_and_no_setting(tmp_path: pathlib.Path) -> None:

@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from rowferry import compute as pc
 from rowferry.convert import Conversion, conversion
-from rowferry.errors import ConfigError, DataError
+from rowferry.errors import ConfigError, DataError, RowferryError
 from rowferry.stages import callables, expression_query, ready_made
 from rowferry.stages.expression_kernels import Swift, compiled
 from rowferry.stages.expression_query import Query
@@ -122,6 +122,8 @@ class TransformWorker:
                 frame.passed.batches.append((0, pa.RecordBatch.from_arrays(arrays, schema=transform.schema)))
         except DataError as error:
             raise frame.placed(error).at(table=transform.table) from None
+        except RowferryError as error:
+            raise error.at(table=transform.table) from None
         return frame.passed
 
     def close(self) -> None:
