@@ -130,6 +130,9 @@ class StagedTransfer(Transfer):
         if stage is not None:
             self._read = Digester(read_comparisons(way.plan), "source")
         self._sent = Digester(way.comparisons, "target")
+        # Where nothing but a dedup stands between, what is sent is what was read without what was left out, which is
+        # mostly less: each row is digested once, and these twice.
+        self._by_difference = stage is None and aside is None and way.identity
         self._rows_wanted = rows_wanted
         self._waiting: list[pa.RecordBatch] = []
         self._changed: dict[str, int] = {"filtered": 0, "generated": 0}
@@ -159,9 +162,12 @@ class StagedTransfer(Transfer):
             else:
                 rows = self.aside.convert(self._way, rows, self.touched)
             if self._dedup is not None:
-                rows = self._dedup.filter(rows)
+                rows = self._dedup.filter(rows, left=self._by_difference)
+                if self._by_difference and self._dedup.left is not None:
+                    self._sent.add(self._dedup.left)
             if rows.num_rows:
-                self._sent.add(rows)
+                if not self._by_difference:
+                    self._sent.add(rows)
                 self.rows_sent += rows.num_rows
                 self.bytes += rows.nbytes
                 yield Block(rows)
@@ -194,6 +200,8 @@ class StagedTransfer(Transfer):
 
     @property
     def digest_sent(self) -> Digest:
+        if self._by_difference:
+            return self._read.digest - self._sent.digest - self._left_out
         return self._sent.digest - self._left_out
 
     def leave_out(self, refused: Digest) -> None:

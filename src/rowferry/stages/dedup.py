@@ -179,16 +179,21 @@ class ChunkDedup:
         self._taker = taker
         self._keys = Keys(table.columns, table.comparisons, table.dedup.by)
         self._rows = Digester(table.comparisons, "target") if table.winners is not None else None
-        #: Rows that were left out.
+        #: Rows that were left out, and those of the last batch, where they are wanted.
         self.dropped = 0
+        self.left: pa.RecordBatch | None = None
 
-    def filter(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """n rows in the target's types; those that stay. Raises TargetError where a temporary file fails, DataError."""
+    def filter(self, batch: pa.RecordBatch, *, left: bool = False) -> pa.RecordBatch:
+        """n rows in the target's types; those that stay. With ``left``, the others are in ``self.left`` then.
+        Raises TargetError where a temporary file fails, DataError."""
+        self.left = None
         mask = self.mask(batch)
         if mask is None:
             return batch
-        if self._taker is not None:
-            self._taker.add(batch.filter(pc.invert(mask)))
+        if left or self._taker is not None:
+            self.left = batch.filter(pc.invert(mask))
+            if self._taker is not None:
+                self._taker.add(self.left)
         return batch.filter(mask)
 
     def mask(self, batch: pa.RecordBatch) -> pa.BooleanArray | None:
