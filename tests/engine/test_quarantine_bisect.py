@@ -16,7 +16,7 @@ from rowferry import limits
 from rowferry.adapters.protocol import Block, WriteRequest
 from rowferry.engine.bisect import Search, Spool, refuses_rows
 from rowferry.errors import DataError, RowferryError, TargetError
-from rowferry.model import Table, TableName
+from rowferry.model import ForeignKey, Table, TableName
 
 
 class Uniques:
@@ -121,3 +121,38 @@ def test_refuses_rows_of_errors_that_may_pass_or_are_nobodys_row_is_false() -> N
     assert not refuses_rows(DataError("x", transient=True))
     assert not refuses_rows(RowferryError("x"))
     assert not refuses_rows(ValueError("x"))
+
+
+class Family(Uniques):
+    """Takes rows whose parent, their half, is there when their part ends; 0 needs none."""
+
+    def write(self, request: WriteRequest, blocks: Iterable[Block]) -> int:
+        values = [v for b in blocks for v in b.batch.column(0).to_pylist()]
+        self.rows += values
+        for value in values:
+            if value and value // 2 not in self.rows:
+                raise DataError(f"{value} has no parent")
+        return len(values)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.permutations(range(20)), st.sets(st.integers(0, 19), max_size=4))
+def test_search_in_a_table_that_refers_to_itself_refuses_only_rows_without_a_parent(
+    values: list[int], missing: set[int]
+) -> None:
+    values = [v for v in values if v not in missing]
+    rooted = set()
+    for value in sorted(values):
+        if value == 0 or value // 2 in rooted:
+            rooted.add(value)
+    writer = Family(True, False)
+    name = TableName(None, "t")
+    table = Table(name, (), foreign_keys=(ForeignKey("self", ("parent",), name),))
+    said: list[int] = []
+    with Spool() as spool:
+        spool.add(pa.RecordBatch.from_arrays([pa.array(values, pa.int64())], names=["n"]))
+        search = Search(writer, WriteRequest(table, name, ()), spool, lambda row, error: said.append(values[row]))
+        assert search.load(True) == len(rooted)
+    assert set(writer.rows) == rooted
+    assert len(writer.rows) == len(rooted)
+    assert sorted(said) == sorted(set(values) - rooted)

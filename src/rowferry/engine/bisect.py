@@ -100,6 +100,10 @@ class Search:
         self._check = check
         self.refused: set[int] = set()
         self.tries = 0
+        #: Refused rows of a table that refers to itself: their parents may come in a later part.
+        self._later: dict[int, RowferryError] | None = (
+            {} if any(key.parent == request.table.name for key in request.table.foreign_keys) else None
+        )
 
     def load(self, savepoints: bool) -> int:
         """Returns the rows that are loaded. The transaction is as the claim left it (or ``mark``)."""
@@ -107,7 +111,9 @@ class Search:
             return self._write([])
         if savepoints and self._request.mode != "upsert":
             self._keep(0, self._spool.rows)
+            self._try_orphans_again()
         else:
+            self._later = None
             self._alone(0, self._spool.rows)
             self._together()
         return self._spool.rows - len(self.refused)
@@ -123,6 +129,25 @@ class Search:
                 continue
             self._writer.undo()
             todo += reversed(self._parted(start, end, error))
+
+    def _try_orphans_again(self) -> None:
+        """Rows whose parents have come after them pass now, in as many rounds as that brings any."""
+        left, self._later = self._later or {}, None
+        landed = True
+        while left and landed:
+            landed = False
+            for row in sorted(left):
+                self._writer.mark()
+                error = self._try([(row, row + 1)])
+                if error is None:
+                    landed = True
+                    del left[row]
+                    self.refused.discard(row)
+                else:
+                    self._writer.undo()
+                    left[row] = error
+        for row, error in sorted(left.items()):
+            self._refuse(row, error)
 
     def _alone(self, start: int, end: int) -> None:
         """Finds the rows that are refused by themselves; nothing stays."""
@@ -175,7 +200,10 @@ class Search:
 
     def _refuse(self, row: int, error: RowferryError) -> None:
         self.refused.add(row)
-        self._on_refused(row, error)
+        if self._later is not None:
+            self._later[row] = error
+        else:
+            self._on_refused(row, error)
 
     def _try(self, ranges: Sequence[tuple[int, int]]) -> RowferryError | None:
         """Loads ranges of rows in one write; returns why the target refused them."""
