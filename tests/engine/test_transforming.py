@@ -226,6 +226,27 @@ def test_several_outputs_of_a_function_land_together_and_are_counted(ends: Ends,
     assert ends.verify(tables=["c"], transform={"c": split}, specs=specs).tables[2].missing == 2
 
 
+@pytest.mark.parametrize("together", [False, True])
+def test_append_of_rows_that_are_cut_by_place_makes_absent_tables_and_adds_to_those_that_stand(
+    ends: Ends, together: bool
+) -> None:
+    def both(batch: pa.RecordBatch) -> list[tuple[str | None, pa.RecordBatch]]:
+        return [(None, batch), ("letters", batch.select(["b"]))]
+
+    options: dict[str, Any] = {"tables": ["plain"], "mode": "append", "chunk_bytes": 500, "verify": True}
+    if together:
+        options |= {"transform": {"plain": both}, "specs": {"plain": {"python_keeps_rows": False}}}
+    for own, others in ((100, 100), (200, 200), (100, 300)):
+        if others == 300:
+            ends.change("drop table plain")  # what it feeds stands still
+        report = ends.copy(**options)
+        assert report.tables[0].chunks > 1
+        assert [t.equal for t in report.tables] == [True] * len(report.tables)
+        assert ends.rows("select count(*), count(distinct a) from plain") == [(own, 100)]
+        if together:
+            assert ends.rows("select count(*), count(distinct b) from letters") == [(others, 100)]
+
+
 def test_a_function_cannot_be_resumed_by_name_and_says_so(ends: Ends) -> None:
     stop = threading.Event()
 

@@ -162,15 +162,21 @@ def reset_action(plan: Plan, table: TablePlan, target: Target) -> None:
         target.truncate(fed.load_name or fed.target.name)
 
 
-def under_own_name(table: TablePlan, what: str, job_id: str) -> TablePlan:
+def _under_own_name(table: TablePlan, what: str, job_id: str) -> TablePlan:
     """The plan of a table that is loaded under another name: one of this job's own, since what an abandoned job left
     under its name is never added to."""
     name = TableName(table.target.name.schema, f"rowferry_{what}_{job_id[-8:]}_{table.index}")
     return msgspec.structs.replace(table, load_name=name, staged=what == "stage")
 
 
-def staged_as(table: TablePlan, feeder: TablePlan, job_id: str) -> TablePlan:
-    """The plan of a table that is fed from another's chunks: it is redone whole whenever that one is."""
-    if feeder.staged:
-        return under_own_name(table, "stage", job_id)
-    return table if table.load_name is None else under_own_name(table, "new", job_id)
+def loaded_as(table: TablePlan, gathered: bool, job_id: str) -> TablePlan:
+    """The plan of a table with the name that it is loaded under.
+
+    gathered: its rows are added to the target's all at once, at the end, since what has been added already could not
+    be told from the target's own: where chunks are rows by their place, which are copied anew after a resume under
+    another state of the source, and where claims of a dedup would be lost. Of a table that the job makes, all rows
+    are its own.
+    """
+    if gathered and table.exists:
+        return _under_own_name(table, "stage", job_id)
+    return table if table.load_name is None else _under_own_name(table, "new", job_id)

@@ -29,7 +29,7 @@ from rowferry.engine.jobs import plan_of
 from rowferry.engine.progress import EventHandler, JobFinished, JobStarted, Note, Waiting
 from rowferry.engine.report import Report
 from rowferry.engine.request import Request, name_of
-from rowferry.engine.steps import BEFORE, StepRunner, baseline_of, reset_action, staged_as, steps_of, under_own_name
+from rowferry.engine.steps import BEFORE, StepRunner, baseline_of, loaded_as, reset_action, steps_of
 from rowferry.engine.stopping import Cutter
 from rowferry.engine.worker import Shared, Worker, retry_wait_s
 from rowferry.errors import (
@@ -240,25 +240,21 @@ class Copy:
         job_id = f"{now:%Y%m%dT%H%M%S}-{secrets.token_hex(4)}"
         tables: list[TablePlan] = []
         chunks: list[ChunkRow] = []
+        gathered: set[int] = set()
         for table in findings.tables:
             self._check_stop()
             if table.fed_by is not None:
-                tables.append(staged_as(table, tables[table.fed_by], job_id))
+                tables.append(loaded_as(table, table.fed_by in gathered, job_id))
                 continue
             bounds = cutting.cut(source, table, request)
             cutting.try_condition(source, table, bounds[0])
             deduplicated = _deduplication() if table.dedup is not None else None
             if request.mode == "upsert" and len(bounds) > 1 and not (deduplicated and deduplicated.makes_unique(table)):
                 unique.require_unique_keys(source, table, request.workers, self._stop)
-            if request.mode == "append" and len(bounds) > 1 and any(b.physical for b in bounds):
-                # After a resume under another state of the source they are copied anew, and rows that have been
-                # added already cannot be told from the target's own: they are added at the end, all at once.
-                table = under_own_name(table, "stage", job_id)
-            elif deduplicated is not None and deduplicated.gathers(table, request.mode):
-                table = under_own_name(table, "stage", job_id)
-            elif table.load_name is not None:
-                table = under_own_name(table, "new", job_id)
-            tables.append(table)
+            by_place = request.mode == "append" and len(bounds) > 1 and any(b.physical for b in bounds)
+            if by_place or (deduplicated is not None and deduplicated.gathers(table, request.mode)):
+                gathered.add(table.index)
+            tables.append(loaded_as(table, table.index in gathered, job_id))
             chunks += [ChunkRow(table.index, n, bound, table.wave) for n, bound in enumerate(bounds)]
         plan = Plan(request.source.safe_url, request.target.safe_url, request.mode, tuple(tables), self._options())
         steps = steps_of(plan)

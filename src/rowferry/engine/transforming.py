@@ -265,7 +265,9 @@ def derive(source: Table, fields: Sequence[Field], output: flow.Output) -> Table
     columns = []
     for made in output.columns:
         if made.origin is None:
-            columns.append(Column(made.name, made.type, made.nullable, forms=(made.type,)))
+            columns.append(
+                Column(made.name, made.type, made.nullable, native=_own_native(made.type), forms=(made.type,))
+            )
             continue
         origin = source.column(made.origin)
         same = made.type == forms[made.origin]
@@ -275,7 +277,7 @@ def derive(source: Table, fields: Sequence[Field], output: flow.Output) -> Table
                 made.type,
                 made.nullable,
                 # In another form than its own (a text in the place of a date) it is not of that native type any more.
-                native=origin.native if same and made.type == origin.type else "",
+                native=origin.native if same and made.type == origin.type else _own_native(made.type),
                 forms=(made.type,),
                 default=origin.default if same else None,
                 identity=origin.identity if same else None,
@@ -301,6 +303,11 @@ def derive(source: Table, fields: Sequence[Field], output: flow.Output) -> Table
         kind=source.kind,
         user_types=source.user_types,
     )
+
+
+def _own_native(made: Type) -> str:
+    """The native type of a column that holds texts of a type that only its own engine knows; else there is none."""
+    return (made.native or "").partition(":")[2] if made.kind == "opaque" else ""
 
 
 def table_named(text: str) -> TableName:
