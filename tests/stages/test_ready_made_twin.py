@@ -174,6 +174,17 @@ def test_hash_gives_what_the_twin_gives(
     run()
 
 
+@pytest.mark.parametrize("length", [16, 63, 64, 65, 200])
+def test_hash_with_a_key_of_any_length_is_the_hmac_of_the_standard(
+    length: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = "ключ-0123456789" * 20
+    key = key.encode()[:length].decode(errors="ignore").ljust(16, "x")
+    monkeypatch.setenv("RF_TEST_KEY", key)
+    rule = Rule(("c",), "hash", key_env="RF_TEST_KEY")
+    held(rule, Type("text"), (["", "a", "é" * 99], 0), lambda v: twin.token(v, key.encode()))
+
+
 def test_hash_of_one_value_is_one_token_whatever_the_column(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RF_TEST_KEY", KEY)
     kinds = [
