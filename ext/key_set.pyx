@@ -34,6 +34,8 @@ cdef int PARTITIONS_FEW = 16
 cdef enum:
     REACH_BITS = 5
     CELLS_MAX = 2048
+    # Keys that are sorted at once: 24 bytes each, which stay in the second-level cache.
+    ASKED_MAX = 16384
 #: The least budget: below, partitions would be written to disk with a few hundred keys each.
 MEMORY_BYTES_MIN = 1 << 20
 #: Keys of one call; their places are counted in 32 bits.
@@ -176,7 +178,8 @@ cdef inline int cell_of(uint64_t high, int part_count) noexcept nogil:
 
 
 cdef int ask_all(
-    Partition* parts, int part_count, Job* job, const uint8_t* keys, int64_t count, Asked* asked, int* failed
+    Partition* parts, int part_count, Job* job, const uint8_t* keys, int64_t first_row, int64_t count, Asked* asked,
+    int* failed
 ) noexcept nogil:
     """Sorts the keys by partition and roughly by place (those of one place in the order of their rows), and asks each
     partition.
@@ -203,7 +206,7 @@ cdef int ask_all(
         cell = cell_of(high, part_count)
         asked[ends[cell]].high = high
         asked[ends[cell]].low = low
-        asked[ends[cell]].row = row
+        asked[ends[cell]].row = first_row + row
         ends[cell] += 1
     # Each owner begins elsewhere, so that threads seldom meet.
     first = (job.owner * 29) & (part_count - 1)
@@ -272,7 +275,7 @@ cdef class KeySet:
 
     cdef tuple _ask(self, const uint8_t[::1] keys, Job* job):
         cdef int64_t size = keys.shape[0]
-        cdef int64_t count = size // 16
+        cdef int64_t count = size // 16, done = 0, some
         cdef int code = KEYS_GOOD, failed = 0
         cdef Asked* asked
         cdef const uint8_t* data = &keys[0] if size else NULL
@@ -290,11 +293,14 @@ cdef class KeySet:
         job.folder = PyBytes_AS_STRING(self.folder)
         job.table_bytes_max = self.table_bytes_max
         job.filter_bytes_max = self.filter_bytes_max
-        asked = <Asked*> malloc(count * sizeof(Asked))
+        asked = <Asked*> malloc((count if count < ASKED_MAX else ASKED_MAX) * sizeof(Asked))
         if asked == NULL:
             raise MemoryError
         with nogil:
-            code = ask_all(self.parts, self.part_count, job, data, count, asked, &failed)
+            while done < count and code == KEYS_GOOD:
+                some = count - done if count - done < ASKED_MAX else ASKED_MAX
+                code = ask_all(self.parts, self.part_count, job, data + 16 * done, done, some, asked, &failed)
+                done += some
         free(asked)
         if code == KEYS_FILE:
             raise OSError(failed, os.strerror(failed), os.fsdecode(self.folder))
