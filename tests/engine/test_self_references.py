@@ -6,11 +6,13 @@ import pathlib
 import sqlite3
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import urlsplit
 
 import duckdb
 import psycopg
 import pytest
 
+import mysql_servers
 import rowferry
 from rowferry import DataError, DifferenceError, RefusedError
 
@@ -77,6 +79,27 @@ def test_sqlite_takes_them_in_any_order_and_counts_rows_without_a_parent(
     url = f"sqlite:///{tmp_path}/target.db"
     report = rowferry.copy(source, url, mode=mode, chunk_bytes=50_000, verify=True)
     assert report.exit_code == 0
+    with duckdb.connect(str(tmp_path / "source.duckdb")) as file:
+        file.execute("DELETE FROM tree WHERE id = 77")
+    with pytest.raises(DifferenceError, match="1 rows have no parent in 'tree'"):
+        rowferry.copy(source, url, mode="truncate")
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("mode", MODES)
+def test_mysql_takes_them_in_any_order_and_counts_rows_without_a_parent(
+    source: str,
+    mysql_server: mysql_servers.Mariadb,
+    mysql_database: Callable[[], str],
+    tmp_path: pathlib.Path,
+    mode: str,
+) -> None:
+    url = mysql_database()
+    tree = TREE.replace(" REFERENCES tree", "").replace("20))", "20), FOREIGN KEY (above) REFERENCES tree (id))")
+    mysql_server.execute(tree, database=urlsplit(url).path[1:])
+    report = rowferry.copy(source, url, mode=mode, chunk_bytes=50_000, verify=True)
+    assert report.exit_code == 0
+    assert report.tables[0].chunks > 2
     with duckdb.connect(str(tmp_path / "source.duckdb")) as file:
         file.execute("DELETE FROM tree WHERE id = 77")
     with pytest.raises(DifferenceError, match="1 rows have no parent in 'tree'"):

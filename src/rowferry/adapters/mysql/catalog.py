@@ -14,7 +14,7 @@ import msgspec
 
 from rowferry.adapters.mysql import counting, defaults, tags
 from rowferry.adapters.mysql.declared import PREFIX, SPATIAL, TEXT_NAMES, Declared, forms_of, parse, rounds
-from rowferry.adapters.mysql.quoting import qualified
+from rowferry.adapters.mysql.quoting import qualified, quote
 from rowferry.adapters.mysql.session import Flavour, MysqlSession
 from rowferry.model import Column, ForeignKey, Table, TableName, is_own
 from rowferry.types import Type
@@ -60,6 +60,12 @@ ORDER BY index_name, seq_in_index
 """
 _FOREIGN_KEYS = """
 SELECT constraint_name, column_name, referenced_table_schema, referenced_table_name, DATABASE()
+FROM information_schema.key_column_usage
+WHERE table_schema = coalesce(?, DATABASE()) AND table_name = ? AND referenced_table_name IS NOT NULL
+ORDER BY constraint_name, ordinal_position
+"""
+_REFERENCES = """
+SELECT constraint_name, column_name, referenced_table_schema, referenced_table_name, referenced_column_name
 FROM information_schema.key_column_usage
 WHERE table_schema = coalesce(?, DATABASE()) AND table_name = ? AND referenced_table_name IS NOT NULL
 ORDER BY constraint_name, ordinal_position
@@ -287,6 +293,27 @@ def _keys(session: MysqlSession, place: tuple[str | None, str], required: set[st
         for index, columns in parts.items()
         if all(column in required and prefix is None for column, prefix in columns)
     }
+
+
+def orphans(session: MysqlSession, name: TableName) -> list[str]:
+    """Of a table with a foreign key to itself, whose keys are not checked while rows arrive: how many rows have no
+    parent, by foreign key and in words. Nothing for any other table."""
+    keys: dict[str, tuple[TableName, list[tuple[str, str]]]] = {}
+    for constraint, column, schema, parent, referenced in session.execute(_REFERENCES, (name.schema, name.name)):
+        pointed = TableName(str(schema), str(parent))
+        keys.setdefault(str(constraint), (pointed, []))[1].append((str(column), str(referenced)))
+    here = str(session.query("SELECT DATABASE()")[0][0])
+    if all(parent != TableName(name.schema or here, name.name) for parent, _ in keys.values()):
+        return []
+    found = []
+    for constraint, (parent, columns) in keys.items():
+        given = " AND ".join(f"NOT ISNULL(c.{quote(column)})" for column, _ in columns)
+        same = " AND ".join(f"p.{quote(theirs)} = c.{quote(ours)}" for ours, theirs in columns)
+        sql = f"SELECT COUNT(*) FROM {qualified(name)} c WHERE {given} "
+        sql += f"AND NOT EXISTS (SELECT 1 FROM {qualified(parent)} p WHERE {same})"
+        if count := int(session.query(sql)[0][0]):
+            found.append(f"{count:,} rows have no parent in {parent.name!r} (foreign key {constraint})")
+    return found
 
 
 def _foreign_keys(session: MysqlSession, place: tuple[str | None, str]) -> tuple[ForeignKey, ...]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from rowferry.adapters.mysql import layout, privileges, types
+from rowferry.adapters.mysql import catalog, layout, privileges, types
 from rowferry.adapters.mysql.connect import Connector, parameters
 from rowferry.adapters.mysql.control import Control, JobLocks
 from rowferry.adapters.mysql.ddl import NO_DISABLING, NO_DISABLING_HINT, Definer
@@ -18,7 +18,7 @@ from rowferry.adapters.mysql.loading import Loader
 from rowferry.adapters.mysql.quoting import qualified, quote
 from rowferry.adapters.mysql.session import MysqlSession
 from rowferry.adapters.mysql.source import MysqlSource
-from rowferry.adapters.mysql.writer import STAGE, MysqlWriter, put
+from rowferry.adapters.mysql.writer import STAGE, MysqlWriter, put, unchecked
 from rowferry.adapters.protocol import Asker, Block, Ledger, Source, SourceOptions, TargetOptions, Writer
 from rowferry.adapters.servers import at, without_keys
 from rowferry.adapters.sql_ledger import LedgerNames, SqlLedger
@@ -196,8 +196,13 @@ class MysqlTarget:
             self._definer.swap(loaded, name, attachments)
 
     def merge(self, staged: TableName, table: Table, columns: Sequence[str]) -> int:
-        with self._lock, at(table.name), atomic(self._control, self._control.within):
+        within = self._control.within
+        with self._lock, at(table.name), unchecked(self._control.session, table), atomic(self._control, within):
             return self._definer.merge(staged, table, columns)
+
+    def orphans(self, name: TableName) -> list[str]:
+        with self._lock, at(name):
+            return catalog.orphans(self._control.session, name)
 
     def set_sequences(self, table: Table) -> None:
         with self._lock, at(table.name):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 from rowferry.adapters import sql_ledger
 from rowferry.adapters.mysql import catalog, layout
@@ -17,7 +18,7 @@ from rowferry.adapters.protocol import Block, WriteRequest
 from rowferry.adapters.servers import LedgerWriter
 from rowferry.adapters.sql_ledger import LedgerNames
 from rowferry.errors import DataError, TargetError
-from rowferry.model import ChunkRow, ColumnPlan, TableName
+from rowferry.model import ChunkRow, ColumnPlan, Table, TableName
 
 #: The temporary table that an upsert's rows are staged in: its columns and unique keys are the target's.
 STAGE = "rowferry_staged"
@@ -30,6 +31,21 @@ SELECT index_name, column_name, sub_part FROM information_schema.statistics
 WHERE table_schema = coalesce(?, DATABASE()) AND table_name = ? AND non_unique = 0
 ORDER BY index_name, seq_in_index
 """
+
+
+@contextlib.contextmanager
+def unchecked(session: MysqlSession, table: Table) -> Iterator[None]:
+    """Foreign keys are not checked where one of the table's points to itself: InnoDB checks row by row, and rows come
+    before their parents. Whether all have one is looked at in the end (``catalog.orphans``)."""
+    if all(key.parent != table.name for key in table.foreign_keys):
+        yield
+        return
+    session.query("SET SESSION foreign_key_checks = 0")
+    try:
+        yield
+    finally:
+        if not session.closed:
+            session.query("SET SESSION foreign_key_checks = 1")
 
 
 def put(
@@ -198,18 +214,19 @@ class MysqlWriter(LedgerWriter[MysqlSession]):
 
     def write(self, request: WriteRequest, blocks: Iterable[Block]) -> int:
         try:
-            return put(
-                self._session,
-                request.name,
-                request.columns,
-                blocks,
-                mode=request.mode,
-                key=request.key,
-                shown_key=request.table.identifying_key,
-                triggers=request.table.triggers if request.name == request.table.name else (),
-                local=self._local,
-                on_inserts=self._no_local,
-            )
+            with unchecked(self._session, request.table):
+                return put(
+                    self._session,
+                    request.name,
+                    request.columns,
+                    blocks,
+                    mode=request.mode,
+                    key=request.key,
+                    shown_key=request.table.identifying_key,
+                    triggers=request.table.triggers if request.name == request.table.name else (),
+                    local=self._local,
+                    on_inserts=self._no_local,
+                )
         except (TargetError, DataError) as error:
             error.at(table=str(request.name))
             raise
