@@ -256,6 +256,25 @@ def test_a_killed_query_is_tried_again_on_the_same_snapshot(
         reader.close()
 
 
+def test_a_new_index_stops_no_reader_and_a_table_made_anew_stops_it(
+    mysql_server: mysql_servers.Mariadb, url: str, database: str
+) -> None:
+    mysql_server.execute(TABLE, WIDE.format(1_000), database=database)
+    with source_of(url) as source:
+        table = described(source)
+        source.open_snapshot(1)
+        reader = source.reader()
+        assert sum(b.batch.num_rows for b in reader.read(request(table))) == 1_000
+        mysql_server.execute("ALTER TABLE t ADD INDEX (id)", "DELETE FROM t WHERE id < 100", database=database)
+        assert reader.fingerprint(table.name) == table.fingerprint
+        assert sum(b.batch.num_rows for b in reader.read(request(table))) == 1_000
+        mysql_server.execute("DROP TABLE t", TABLE, WIDE.format(1_000), database=database)
+        assert reader.fingerprint(table.name) == table.fingerprint, "its columns are the same"
+        with pytest.raises(SourceError, match="altered or emptied while it was read"):
+            list(reader.read(request(table)))
+        reader.close()
+
+
 def test_a_copy_outlives_a_readers_death_where_nothing_changes(
     mysql_server: mysql_servers.Mariadb, url: str, database: str, tmp_path: pathlib.Path
 ) -> None:
