@@ -23,7 +23,7 @@ import pytest
 import rowferry
 from adapters import contract
 from adapters.contract import JOB, Ferry
-from rowferry.adapters.files import catalog, types, wire
+from rowferry.adapters.files import catalog, ledger, types, wire
 from rowferry.adapters.files.wire import PartWriter
 from rowferry.errors import ConfigError, DataError, LedgerError, RefusedError, RowferryError, SourceError, TargetError
 from rowferry.model import Column, ColumnPlan, Comparison, Refusal, Table, TableName, UserType
@@ -665,3 +665,23 @@ def test_reading_a_large_file_is_bounded_by_the_batch(tmp_path: pathlib.Path) ->
                 peak = max(peak, pa.total_allocated_bytes() - before)
                 assert block.batch.nbytes < 4 << 20
     assert peak < 16 << 20, f"{peak >> 20} MiB for 20 MB"
+
+
+def test_parts_of_a_job_that_another_process_carries_are_left_alone(tmp_path: pathlib.Path) -> None:
+    url = f"parquet:///{tmp_path / 'x'}"
+    with contract.target_at(url) as running, contract.target_at(url) as starting:
+        running.ledger.open(True)
+        running.ledger.create_job(contract.job_row("job-a", "key-a"), [], [])
+        running.ledger.create_job(contract.job_row("job-b", "key-b"), [], [])
+        assert running.ledger.lock("key-a")
+        (tmp_path / "x" / "t").mkdir()
+        jobs = ("job-a", "job-b", "job-gone")
+        parts = {j: tmp_path / "x" / "t" / ledger.part_name(j, 0, 0, ".parquet.tmp") for j in jobs}
+        for part in parts.values():
+            part.write_bytes(b"half")
+        assert starting.ledger.lock("key-b")
+        assert {j for j, part in parts.items() if part.exists()} == {"job-a"}
+        running.ledger.unlock("key-a")
+        starting.ledger.unlock("key-b")
+        assert starting.ledger.lock("key-c")
+        assert not parts["job-a"].exists()

@@ -152,13 +152,17 @@ class FilesLedger:
             self.unlock(job)
 
     def _clean(self, job: str) -> None:
-        """Removes what a killed process left half-written: all ``.tmp`` files whose job nobody holds."""
+        """Removes what a killed process left half-written: all ``.tmp`` files whose job nobody holds.
+
+        job: what was locked. A lock is on a job's key, a part's name has the job's id.
+        """
+        keys = {_file_safe(id): _file_safe(entry["job"]["key"]) for id, entry in self._read()["jobs"].items()}
         for place in (e.path for e in os.scandir(self._folder.path) if e.is_dir() and e.name != OWN):
             for name in os.listdir(place):
                 if not name.endswith(TEMPORARY):
                     continue
                 match = _PART.fullmatch(name)
-                owner = match.group(1) if match else None
+                owner = keys.get(match.group(1), match.group(1)) if match else None
                 if owner == _file_safe(job) or self._is_orphan(owner):
                     with contextlib.suppress(FileNotFoundError), failures(LedgerError, name, "remove"):
                         os.unlink(os.path.join(place, name))
