@@ -47,9 +47,7 @@ class Clock:
     st.floats(0.5, 1e6),
     st.lists(st.tuples(st.floats(0, 5), st.floats(0.001, 3)), min_size=1, max_size=60),
 )
-def test_bucket_lets_no_more_through_than_its_rate(
-    rate: float, steps: list[tuple[float, float]]
-) -> None:
+def test_bucket_lets_no_more_through_than_its_rate(rate: float, steps: list[tuple[float, float]]) -> None:
     """Each step: an idle time, and a batch of so many seconds' worth. Of any window what passed is bounded."""
     clock = Clock()
     bucket = throttle.Bucket(rate, clock)
