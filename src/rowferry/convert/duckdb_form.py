@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from rowferry import compute as pc
 from rowferry.convert import canonical_array
+from rowferry.convert.layout import rebuilt
 from rowferry.errors import DataError
 from rowferry.types import (
     DATE_INFINITY,
@@ -150,7 +151,7 @@ def to_duckdb(array: pa.Array, t: Type) -> pa.Array:
         finite = None if factor is None else (-(-_MICROSECONDS_MIN // factor), _MICROSECONDS_MAX // factor)
         return _minus_infinity(array, pa.int64(), TIMESTAMP_MINUS_INFINITY, _TIMESTAMP_MINUS, finite)
     if t.kind in ("list", "struct", "map") and _needs_change(t):
-        return _rebuild(array, t, to_duckdb)
+        return rebuilt(array, t, to_duckdb)
     return array
 
 
@@ -166,7 +167,7 @@ def _restore(array: pa.Array, t: Type) -> pa.Array:
     if t.kind in ("timestamp", "timestamptz"):
         return _swap(array, pa.int64(), _TIMESTAMP_MINUS, TIMESTAMP_MINUS_INFINITY)
     if t.kind in ("list", "struct", "map") and _needs_change(t):
-        return _rebuild(array, t, _restore)
+        return rebuilt(array, t, _restore)
     return array
 
 
@@ -200,26 +201,3 @@ def _minus_infinity(
         value = ints.filter(pc.fill_null(beyond, False))[0].as_py()
         raise DataError(f"a {array.type} beyond DuckDB's range", value=str(value))
     return pc.if_else(pc.equal(ints, old), pa.scalar(new, ints_type), ints).view(array.type)
-
-
-def _rebuild(array: pa.Array, t: Type, change: Any) -> pa.Array:
-    """A nested array with its leaves changed; offsets and NULLs stay."""
-    mask = pc.is_null(array) if array.null_count else None
-    if t.kind == "struct":
-        # field() leaves the parent's NULLs out, and keeps to its slice.
-        parts = [change(array.field(i), f.type) for i, f in enumerate(t.fields)]
-        fields = [pa.field(f.name, p.type) for f, p in zip(t.fields, parts, strict=True)]
-        return pa.StructArray.from_arrays(parts, fields=fields, mask=mask)
-    first, last = array.offsets[0].as_py(), array.offsets[-1].as_py()
-    offsets = pc.subtract(array.offsets, pa.scalar(first, pa.int32())) if first else array.offsets
-    if t.kind == "list":
-        assert t.element is not None
-        values = change(array.values.slice(first, last - first), t.element)
-        return pa.ListArray.from_arrays(offsets, values, mask=mask)
-    keys = change(array.keys.slice(first, last - first), t.fields[0].type)
-    items = change(array.items.slice(first, last - first), t.fields[1].type)
-    if mask is not None:  # from_arrays of maps takes no mask: a NULL offset says it
-        offsets = pc.if_else(
-            pa.concat_arrays([mask, pa.array([False])]), pa.scalar(None, pa.int32()), offsets.cast(pa.int32())
-        )
-    return pa.MapArray.from_arrays(offsets, keys, items)

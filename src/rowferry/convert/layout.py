@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pyarrow as pa
 
 from rowferry import compute as pc
@@ -82,3 +84,25 @@ def _plain_map(array: pa.Array, form: Type) -> pa.Array:
     if not array.null_count:
         return plain
     return pc.if_else(pc.is_valid(array), plain, pa.scalar(None, form.arrow))
+
+
+def rebuilt(array: pa.Array, t: Type, change: Callable[[pa.Array, Type], pa.Array]) -> pa.Array:
+    """A list, struct or map of type ``t`` with its inner arrays changed; offsets and NULLs stay. n rows in, n out."""
+    mask = _bitmap_mask(array)
+    if t.kind == "struct":
+        # field() leaves the parent's NULLs out, and keeps to its slice.
+        parts = [change(array.field(i), f.type) for i, f in enumerate(t.fields)]
+        fields = [pa.field(f.name, p.type) for f, p in zip(t.fields, parts, strict=True)]
+        return pa.StructArray.from_arrays(parts, fields=fields, mask=mask)
+    first, last = array.offsets[0].as_py(), array.offsets[-1].as_py()
+    offsets = pc.subtract(array.offsets, pa.scalar(first, pa.int32())) if first else array.offsets
+    if t.kind == "list":
+        assert t.element is not None
+        values = change(array.values.slice(first, last - first), t.element)
+        return pa.ListArray.from_arrays(offsets, values, mask=mask)
+    keys = change(array.keys.slice(first, last - first), t.fields[0].type)
+    items = change(array.items.slice(first, last - first), t.fields[1].type)
+    if mask is not None:  # from_arrays of maps takes no mask: a NULL offset says it
+        nothing = pa.concat_arrays([mask, pa.array([False])])
+        offsets = pc.if_else(nothing, pa.scalar(None, pa.int32()), offsets)
+    return pa.MapArray.from_arrays(offsets, keys, items)

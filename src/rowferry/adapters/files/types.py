@@ -6,12 +6,11 @@ logical type of its own. All else that Arrow's types do not tell is in the field
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pyarrow as pa
 
 from rowferry import compute as pc
 from rowferry.convert import canonical_array
+from rowferry.convert.layout import rebuilt
 from rowferry.errors import DataError
 from rowferry.model import Refusal
 from rowferry.types import Field, Type, from_arrow, type_of_field
@@ -107,7 +106,7 @@ def encode(array: pa.Array, t: Type, file_format: str) -> pa.Array:
         return pa.ExtensionArray.from_storage(pa.uuid(), array)
     if t.kind == "interval":
         return _iso_texts(array)
-    return _rebuild(array, t, lambda a, inner: encode(a, inner, file_format))
+    return rebuilt(array, t, lambda a, inner: encode(a, inner, file_format))
 
 
 def decode(array: pa.Array, t: Type) -> pa.Array:
@@ -117,7 +116,7 @@ def decode(array: pa.Array, t: Type) -> pa.Array:
             return _intervals(canonical_array(array, Type("text")))
         plain = from_arrow(array.type)
         assert plain is not None
-        return _rebuild(canonical_array(array, plain), t, decode)
+        return rebuilt(canonical_array(array, plain), t, decode)
     return canonical_array(array, t)
 
 
@@ -188,24 +187,3 @@ def _intervals(texts: pa.Array) -> pa.Array:
 def _number(texts: pa.Array) -> pa.Array:
     """Integers of texts; '' is 0. Raises ArrowInvalid beyond int64."""
     return pc.if_else(pc.equal(texts, ""), "0", texts).cast(pa.int64())
-
-
-def _rebuild(array: pa.Array, t: Type, change: Callable[[pa.Array, Type], pa.Array]) -> pa.Array:
-    """A nested array with its leaves changed; offsets and NULLs stay."""
-    mask = pc.is_null(array) if array.null_count else None
-    if t.kind == "struct":
-        parts = [change(array.field(i), f.type) for i, f in enumerate(t.fields)]
-        fields = [pa.field(f.name, p.type) for f, p in zip(t.fields, parts, strict=True)]
-        return pa.StructArray.from_arrays(parts, fields=fields, mask=mask)
-    first, last = array.offsets[0].as_py(), array.offsets[-1].as_py()
-    offsets = pc.subtract(array.offsets, pa.scalar(first, pa.int32())) if first else array.offsets
-    if t.kind == "list":
-        assert t.element is not None
-        values = change(array.values.slice(first, last - first), t.element)
-        return pa.ListArray.from_arrays(offsets, values, mask=mask, type=pa.list_(pa.field("item", values.type)))
-    keys = change(array.keys.slice(first, last - first), t.fields[0].type)
-    items = change(array.items.slice(first, last - first), t.fields[1].type)
-    if mask is not None:  # from_arrays of maps takes no mask: a NULL offset says it
-        nothing = pa.concat_arrays([mask, pa.array([False])])
-        offsets = pc.if_else(nothing, pa.scalar(None, pa.int32()), offsets)
-    return pa.MapArray.from_arrays(offsets, keys, items)
