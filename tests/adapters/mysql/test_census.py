@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import msgspec
 import pytest
@@ -210,7 +212,7 @@ ODD_DATES = "ELT(1 + seq % 5, '2020-02-29', '0000-00-00', '2020-02-31', '2020-00
     "key", ["PRIMARY KEY (id)", "PRIMARY KEY (k, id)", "PRIMARY KEY (t)", "PRIMARY KEY (id, t)", "UNIQUE (id)"]
 )
 def test_several_sessions_count_together_what_one_counts(
-    mysql_database: Callable[[], str], session: MysqlSession, key: str
+    mysql_database: Callable[[], str], session: MysqlSession, key: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session.query(LOOSE)
     session.query(
@@ -235,8 +237,20 @@ def test_several_sessions_count_together_what_one_counts(
         assert counting.looked_at(large, session, lambda: others) == large
         others[1].close()
         if key.startswith(("PRIMARY KEY (id", "PRIMARY KEY (k")):  # ranges, for all sessions
+            lost = threading.Event()  # the others wait, or they may have asked everything before it is its turn
+            healthy, tried = MysqlSession.query, others[1]
+
+            def query(self: MysqlSession, statement: str, *arguments: Any) -> Any:
+                if self is tried:
+                    lost.set()
+                elif "MIN(" not in statement:  # the ranges come before the others are at work
+                    assert lost.wait(30)
+                return healthy(self, statement, *arguments)
+
+            monkeypatch.setattr(MysqlSession, "query", query)
             with pytest.raises(SourceError):
                 counting.looked_at(large, session, lambda: others)
+            monkeypatch.undo()
     finally:
         for other in others:
             other.close()
