@@ -14,10 +14,8 @@ from __future__ import annotations
 import argparse
 import contextlib
 import pathlib
-import resource
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pyarrow as pa
@@ -28,6 +26,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[2] / "tests"))
 
 import lineitem
 import mysql_servers
+from measuring import measure
 from rowferry import endpoint
 from rowferry._native.mysql_load import LOAD_FORMAT, Encoder
 from rowferry.adapters.mysql import wire
@@ -97,17 +96,6 @@ def by_the_driver(url: str, batches: list[pa.RecordBatch]) -> int:
     return rows
 
 
-def measure(name: str, rows: int, text_bytes: int, run: Callable[[], int]) -> None:
-    cpu, began = time.process_time(), time.perf_counter()
-    run()
-    seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(
-        f"{name:22} {rows / seconds:12,.0f} rows/s {text_bytes / seconds / 1e6:8.1f} MB/s "
-        f"{cpu / rows * 1e6:7.3f} client CPU s per million rows, peak {peak:.0f} MiB"
-    )
-
-
 def fresh(session: MysqlSession) -> None:
     session.query("DROP TABLE IF EXISTS `lines`")
     key = ", ".join(lineitem.PRIMARY_KEY)
@@ -123,7 +111,7 @@ def main() -> None:
     batches = list(lineitem.batches(given.rows, batch_rows=BATCH_ROWS, seed=given.seed))
     size = encode(batches)
     print(f"{given.rows:,} rows, {size / given.rows:.1f} bytes of text each")
-    measure("encode", given.rows, size, lambda: encode(batches))
+    measure("encode", lambda: (given.rows, encode(batches)))
     with contextlib.ExitStack() as stack:
         url = given.url
         if url is None:
@@ -133,13 +121,13 @@ def main() -> None:
         connector = Connector(parameters(endpoint.parse(url)), TargetError, local_infile=True)
         session = stack.enter_context(contextlib.closing(connector.connect()))
         fresh(session)
-        measure("load", given.rows, size, lambda: load(session, batches))
+        measure("load", lambda: (load(session, batches), size))
         fresh(session)
-        measure("insert", given.rows, size, lambda: insert(session, batches))
+        measure("insert", lambda: (insert(session, batches), size))
         fresh(session)
         few = batches[: max(1, len(batches) // 10)]
-        rows = sum(b.num_rows for b in few)
-        measure("PyMySQL's executemany", rows, size * rows // given.rows, lambda: by_the_driver(url, few))
+        part = sum(b.num_rows for b in few) / given.rows
+        measure("PyMySQL's executemany", lambda: (by_the_driver(url, few), int(size * part)))
         session.query("DROP TABLE `lines`")
 
 

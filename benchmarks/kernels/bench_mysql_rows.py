@@ -13,10 +13,8 @@ from __future__ import annotations
 
 import argparse
 import pathlib
-import resource
 import sys
-import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -29,6 +27,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[2] / "tests"))
 
 import lineitem
 import mysql_servers
+from measuring import measure
 from rowferry._native.mysql_rows import Decoder
 from rowferry.adapters.buffers import assemble
 from rowferry.adapters.mysql import header, wire
@@ -71,23 +70,6 @@ def texts(batch: pa.RecordBatch) -> Iterable[bytes]:
     options = pyarrow.csv.WriteOptions(include_header=False, delimiter="\t", quoting_style="none")
     pyarrow.csv.write_csv(batch, sink, options)
     yield sink.getvalue().to_pybytes()
-
-
-def measure(name: str, work: Callable[[], tuple[int, int]], repeats: int) -> float:
-    """Prints the best of the repeats; ``work`` gives rows and bytes. Returns CPU s per million rows."""
-    best_wall_s = best_cpu_s = float("inf")
-    rows = size = 0
-    for _ in range(repeats):
-        wall, cpu = time.perf_counter(), time.process_time()
-        rows, size = work()
-        best_wall_s = min(best_wall_s, time.perf_counter() - wall)
-        best_cpu_s = min(best_cpu_s, time.process_time() - cpu)
-    peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(
-        f"{name:<24} {rows / best_wall_s / 1e6:6.2f} M rows/s {size / best_wall_s / 2**20:7.0f} MiB/s "
-        f"{best_cpu_s / rows * 1e6:7.3f} CPU s per M rows   peak {peak_mib:.0f} MiB"
-    )
-    return best_cpu_s / rows * 1e6
 
 
 def read(connection: Any) -> tuple[int, int]:

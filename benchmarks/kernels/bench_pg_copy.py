@@ -15,10 +15,8 @@ from __future__ import annotations
 
 import argparse
 import pathlib
-import resource
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -29,6 +27,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[2] / "tests"))
 
 import lineitem
 import servers
+from measuring import measure
 from rowferry._native.pg_copy import HEADER, TRAILER, Decoder, Encoder
 from rowferry.adapters.buffers import assemble
 from rowferry.adapters.postgres.source import Stream
@@ -65,23 +64,6 @@ def connect(url: str) -> Wire:
     return Wire(
         CoreConnection(parts.username, parts.hostname, database, parts.port or 5432, parts.password, ssl_context=False)
     )
-
-
-def measure(name: str, work: Callable[[], tuple[int, int]], repeats: int) -> float:
-    """Prints the best of the repeats; ``work`` gives rows and bytes. Returns CPU s per million rows."""
-    best_wall_s = best_cpu_s = float("inf")
-    rows = size = 0
-    for _ in range(repeats):
-        wall, cpu = time.perf_counter(), time.process_time()
-        rows, size = work()
-        best_wall_s = min(best_wall_s, time.perf_counter() - wall)
-        best_cpu_s = min(best_cpu_s, time.process_time() - cpu)
-    peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(
-        f"{name:<24} {rows / best_wall_s / 1e6:6.2f} M rows/s {size / best_wall_s / 2**20:7.0f} MiB/s "
-        f"{best_cpu_s / rows * 1e6:7.3f} CPU s per M rows   peak {peak_mib:.0f} MiB"
-    )
-    return best_cpu_s / rows * 1e6
 
 
 def write(wire: Wire, encoder: Encoder, batches: Sequence[pa.RecordBatch], table: str) -> tuple[int, int]:

@@ -12,10 +12,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import pathlib
-import resource
 import sys
-import time
-from collections.abc import Callable
 
 import duckdb
 import pyarrow as pa
@@ -23,6 +20,7 @@ import pyarrow as pa
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
 import lineitem
+from measuring import measure_batches
 from rowferry.stages.digest import Digester, compare
 from rowferry.types import from_arrow
 
@@ -67,23 +65,6 @@ def duckdb_hash(batches: list[pa.RecordBatch]) -> None:
     connection.close()
 
 
-def measure(name: str, work: Callable[[list[pa.RecordBatch]], None], batches: list[pa.RecordBatch]) -> float:
-    """Prints the best of REPEATS; returns its rows per CPU second."""
-    rows, size = sum(b.num_rows for b in batches), sum(b.nbytes for b in batches)
-    best_wall_s = best_cpu_s = float("inf")
-    for _ in range(REPEATS):
-        wall, cpu = time.perf_counter(), time.process_time()
-        work(batches)
-        best_wall_s = min(best_wall_s, time.perf_counter() - wall)
-        best_cpu_s = min(best_cpu_s, time.process_time() - cpu)
-    peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(
-        f"{name:<16} {rows / best_wall_s / 1e6:8.2f} M rows/s {size / best_wall_s / 2**20:8.0f} MiB/s "
-        f"{best_cpu_s / rows * 1e6:8.3f} CPU s per M rows   peak {peak_mib:.0f} MiB"
-    )
-    return rows / best_cpu_s
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=2_000_000)
@@ -93,11 +74,11 @@ def main() -> None:
     batches = list(lineitem.batches(options.rows, batch_rows=options.batch_rows, seed=options.seed))
     few = list(lineitem.batches(min(options.rows, PYTHON_ROWS_MAX), seed=options.seed))
     print(f"{options.rows} rows of lineitem, 16 columns, batches of {options.batch_rows}, seed {options.seed}")
-    fast = measure("kernel", kernel, batches)
-    measure("kernel, buckets", kernel_buckets, batches)
-    slow = measure("python md5", python_md5, few)
-    vector = measure("duckdb hash()", duckdb_hash, batches)
-    print(f"kernel / python md5 {fast / slow:.0f}×, kernel / duckdb hash() {fast / vector:.1f}×")
+    fast = measure_batches("kernel", kernel, batches, REPEATS)
+    measure_batches("kernel, buckets", kernel_buckets, batches, REPEATS)
+    slow = measure_batches("python md5", python_md5, few, REPEATS)
+    vector = measure_batches("duckdb hash()", duckdb_hash, batches, REPEATS)
+    print(f"kernel / python md5 {slow / fast:.0f}×, kernel / duckdb hash() {vector / fast:.1f}×")
 
 
 if __name__ == "__main__":

@@ -15,11 +15,9 @@ import argparse
 import contextlib
 import os
 import pathlib
-import resource
 import sqlite3
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterable
 
 import pyarrow as pa
@@ -27,6 +25,7 @@ import pyarrow as pa
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
 import lineitem
+from measuring import measure
 from rowferry import limits
 from rowferry.adapters.sqlite import nested
 from rowferry.adapters.sqlite.source import SqliteSource
@@ -119,22 +118,6 @@ def read_fetchmany(path: pathlib.Path) -> int:
     return rows
 
 
-def measure(name: str, work: Callable[[], int], size: Callable[[], int], repeats: int) -> float:
-    """Prints the best of the repeats; returns CPU s per million rows."""
-    wall_s = cpu_s = float("inf")
-    rows = 0
-    for _ in range(repeats):
-        wall, cpu = time.perf_counter(), time.process_time()
-        rows = work()
-        wall_s, cpu_s = min(wall_s, time.perf_counter() - wall), min(cpu_s, time.process_time() - cpu)
-    peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(
-        f"{name:<24} {rows / wall_s / 1e6:6.2f} M rows/s {size() / wall_s / 2**20:7.0f} MiB/s "
-        f"{cpu_s / rows * 1e6:7.3f} CPU s per M rows   peak {peak_mib:.0f} MiB"
-    )
-    return cpu_s / rows * 1e6
-
-
 def run(rows: int, seed: int = 42, repeats: int = 3) -> dict[str, float]:
     """CPU seconds per million rows, by what was measured."""
     found = {}
@@ -142,24 +125,21 @@ def run(rows: int, seed: int = 42, repeats: int = 3) -> dict[str, float]:
         path = pathlib.Path(folder, "lineitem.db")
         given = list(lineitem.batches(rows=rows, seed=seed))
 
-        def fresh(writer: Callable[[pathlib.Path, Iterable[pa.RecordBatch]], int]) -> Callable[[], int]:
-            def work() -> int:
-                path.unlink(missing_ok=True)
-                return writer(path, given)
+        def write(writer: Callable[[pathlib.Path, Iterable[pa.RecordBatch]], int]) -> tuple[int, int]:
+            path.unlink(missing_ok=True)
+            return writer(path, given), os.path.getsize(path)
 
-            return work
-
-        def size() -> int:
-            return os.path.getsize(path)
+        def read(reader: Callable[[pathlib.Path], int]) -> tuple[int, int]:
+            return reader(path), os.path.getsize(path)
 
         for name, work in (
-            ("write: executemany", fresh(write_executemany)),
-            ("write: kernel", fresh(write_kernel)),
-            ("census", lambda: read_census(path)),
-            ("read: kernel", lambda: read_kernel(path)),
-            ("read: fetchmany", lambda: read_fetchmany(path)),
+            ("write: executemany", lambda: write(write_executemany)),
+            ("write: kernel", lambda: write(write_kernel)),
+            ("census", lambda: read(read_census)),
+            ("read: kernel", lambda: read(read_kernel)),
+            ("read: fetchmany", lambda: read(read_fetchmany)),
         ):
-            found[name] = measure(name, work, size, repeats)
+            found[name] = measure(name, work, repeats)
     return found
 
 

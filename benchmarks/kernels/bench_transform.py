@@ -15,11 +15,8 @@ import argparse
 import functools
 import os
 import pathlib
-import resource
 import sys
-import time
 from collections.abc import Callable
-from typing import Any
 
 # Before polars is imported: a copy's worker is one thread, and CPU seconds are compared.
 os.environ.setdefault("POLARS_MAX_THREADS", "1")
@@ -32,6 +29,7 @@ import pyarrow as pa
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
 import lineitem
+from measuring import measure_batches
 from rowferry.stages import ready_made, transform
 from rowferry.stages.flow import OutColumn
 from rowferry.stages.spec import Rule, TableSpec
@@ -119,23 +117,6 @@ def same(one: list[pa.RecordBatch], other: list[pa.RecordBatch]) -> bool:
     return first.equals(second.select(first.schema.names).cast(first.schema))
 
 
-def measure(name: str, work: Callable[[list[pa.RecordBatch]], Any], batches: list[pa.RecordBatch]) -> float:
-    """Prints the best of REPEATS; returns its CPU seconds per million rows."""
-    rows, size = sum(b.num_rows for b in batches), sum(b.nbytes for b in batches)
-    best_wall_s = best_cpu_s = float("inf")
-    for _ in range(REPEATS):
-        wall, cpu = time.perf_counter(), time.process_time()
-        work(batches)
-        best_wall_s = min(best_wall_s, time.perf_counter() - wall)
-        best_cpu_s = min(best_cpu_s, time.process_time() - cpu)
-    peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(
-        f"{name:<16} {rows / best_wall_s / 1e6:8.2f} M rows/s {size / best_wall_s / 2**20:8.0f} MiB/s "
-        f"{best_cpu_s / rows * 1e6:8.3f} CPU s per M rows   peak {peak_mib:.0f} MiB"
-    )
-    return best_cpu_s / rows * 1e6
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=1_000_000)
@@ -148,9 +129,9 @@ def main() -> None:
             "duckdb, whole": duckdb_whole, "polars, whole": polars_whole}  # fmt: skip
     wanted = staged(batches[:3])
     assert all(same(wanted, way(batches[:3])) for way in ways.values())
-    cost = {name: measure(name, way, batches) for name, way in ways.items()}
+    cost = {name: measure_batches(name, way, batches, REPEATS) for name, way in ways.items()}
     for name, rule in RULES.items():
-        measure(name, ruled(rule), batches)
+        measure_batches(name, ruled(rule), batches, REPEATS)
     print(f"duckdb / transform {cost['duckdb'] / cost['transform']:.1f}×, "
           f"polars / transform {cost['polars'] / cost['transform']:.1f}×")  # fmt: skip
 
