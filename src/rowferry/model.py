@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
-from typing import Any
+from collections.abc import Collection, Mapping
+from typing import Any, TypeVar
 
 import msgspec
 
 from rowferry.types import Type
+
+K = TypeVar("K")
 
 
 class Endpoint(msgspec.Struct, frozen=True):
@@ -336,3 +338,9 @@ class JobRow(msgspec.Struct, frozen=True):
     #: What the source said of its state when the chunks were cut (``Source.state_token``).
     token: str | None = None
     report: dict[str, Any] | None = None
+
+
+def add_counts(into: dict[K, int], more: Mapping[K, int]) -> None:
+    """Adds counts to those of the same columns (or tables)."""
+    for what, count in more.items():
+        into[what] = into.get(what, 0) + count

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from rowferry import limits
 from rowferry.adapters.protocol import Block, WriteRequest
-from rowferry.engine.bisect import Search, Spool, refuses_rows
+from rowferry.engine.bisect import Search, Sought, refuses_rows
+from rowferry.engine.spool import Spool
 from rowferry.errors import DataError, RowferryError, TargetError
 from rowferry.model import ForeignKey, Table, TableName
 
@@ -91,16 +92,16 @@ def test_search_of_refused_rows_without_end_stops_with_a_clear_error(monkeypatch
 
 def test_spool_beyond_its_limit_is_a_data_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "SPOOL_BYTES_MAX", 10_000)
-    with Spool() as spool, pytest.raises(DataError, match="chunk is larger than"):
+    with Sought() as spool, pytest.raises(DataError, match="chunk is larger than"):
         for _ in range(100):
             spool.add(pa.RecordBatch.from_arrays([pa.array(range(1000))], names=["n"]))
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.integers(0, 9), max_size=8), st.data())
-def test_spool_gives_any_range_of_rows(sizes: list[int], data: st.DataObject) -> None:
+@given(st.lists(st.integers(0, 9), max_size=8), st.sampled_from([0, 100, 1 << 20]), st.data())
+def test_spool_gives_any_range_of_rows(sizes: list[int], bytes_held_max: int, data: st.DataObject) -> None:
     rows = list(range(sum(sizes)))
-    with Spool() as spool:
+    with Spool(bytes_held_max) as spool:
         at = 0
         for size in sizes:
             spool.add(pa.RecordBatch.from_arrays([pa.array(rows[at : at + size], pa.int64())], names=["n"]))

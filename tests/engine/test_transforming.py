@@ -22,7 +22,7 @@ import rowferry
 from rowferry import ConfigError, DataError, RefusedError, StoppedError
 from rowferry.adapters import registry
 from rowferry.engine.report import TableReport
-from rowferry.engine.staged import Spool
+from rowferry.engine.spool import Spool
 
 ROWS = 6_000
 #: Small chunks, so that there are some.
@@ -405,11 +405,11 @@ def _batches() -> list[pa.RecordBatch]:
 @pytest.mark.parametrize("bytes_max", [0, 3_000, 1 << 20])
 def test_spool_gives_back_what_it_was_given_in_memory_and_from_disk(bytes_max: int) -> None:
     batches = _batches()
-    spool = Spool(batches[0].schema, bytes_max)
-    for batch in batches:
-        spool.add(batch)
-    assert [b.to_pylist() for b in spool.batches()] == [b.to_pylist() for b in batches]
-    spool.close()
+    with Spool(bytes_max) as spool:
+        for batch in batches:
+            spool.add(batch)
+        for _ in range(2):
+            assert [b.to_pylist() for b in spool.batches()] == [b.to_pylist() for b in batches if b.num_rows]
 
 
 def test_several_outputs_that_do_not_fit_in_memory_land_all_the_same(

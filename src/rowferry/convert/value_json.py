@@ -23,7 +23,7 @@ from typing import Any
 import pyarrow as pa
 
 from rowferry.convert.times import UNIT_DIGITS, interval_parts
-from rowferry.convert.value_text import clock_text, date_text, timestamp_text, value_text
+from rowferry.convert.value_text import value_text
 from rowferry.errors import DataError
 from rowferry.types import (
     DATE_INFINITY,
@@ -35,6 +35,8 @@ from rowferry.types import (
     Type,
 )
 
+#: Kinds whose text for people says all of the value, and is never cut.
+_AS_SHOWN = frozenset(("uuid", "date", "timestamp", "timestamptz", "time", "duration"))
 _DATE = re.compile(r"(\d{4,})-(\d\d)-(\d\d)( BC)?")
 _TIMESTAMP = re.compile(r"(\d{4,}-\d\d-\d\d) (\d\d:\d\d:\d\d(?:\.\d{1,9})?)(?:\+00)?( BC)?")
 _CLOCK = re.compile(r"(-?)(\d+):(\d\d):(\d\d)(?:\.(\d{1,9}))?")
@@ -59,14 +61,8 @@ def to_json(array: pa.Array, index: int, t: Type) -> Any:
         return format(scalar.as_py(), "f")
     if t.kind in ("binary", "wire"):
         return base64.b64encode(scalar.as_py()).decode()
-    if t.kind == "uuid":
+    if t.kind in _AS_SHOWN:
         return value_text(array, index, t)
-    if t.kind == "date":
-        return date_text(scalar.value)
-    if t.kind in ("timestamp", "timestamptz"):
-        return timestamp_text(scalar.value, t)
-    if t.kind in ("time", "duration"):
-        return clock_text(scalar.value, UNIT_DIGITS[t.unit or "us"])
     if t.kind == "interval":
         return _interval(array.slice(index, 1))
     if t.kind == "list":

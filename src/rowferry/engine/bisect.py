@@ -9,15 +9,15 @@ up to n rows for each of those.
 
 from __future__ import annotations
 
-import os
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import pyarrow as pa
 
 from rowferry import limits
 from rowferry.adapters.protocol import Block, Writer, WriteRequest
-from rowferry.errors import DataError, LedgerError, RowferryError
+from rowferry.engine.spool import Spool
+from rowferry.engine.transfer import require_all
+from rowferry.errors import DataError, RowferryError
 
 
 def refuses_rows(error: BaseException) -> bool:
@@ -25,57 +25,17 @@ def refuses_rows(error: BaseException) -> bool:
     return isinstance(error, RowferryError) and not error.transient and (isinstance(error, DataError) or error.of_row)
 
 
-class Spool:
-    """Batches of one schema in a temporary file, read back by ranges of rows; in no process's own memory.
-
-    Use as a context manager. Raises DataError where it would need more than ``limits.SPOOL_BYTES_MAX``.
-    """
-
-    def __init__(self) -> None:
-        handle, path = tempfile.mkstemp(prefix="rowferry-spool-")
-        self._file = os.fdopen(handle, "w+b")
-        os.unlink(path)  # it goes with the process, whatever ends it
-        self._writer: pa.ipc.RecordBatchFileWriter | None = None
-        self._reader: pa.ipc.RecordBatchFileReader | None = None
-        #: Row number of each batch's first row, and of the end.
-        self._starts = [0]
-
-    def __enter__(self) -> Spool:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._reader = self._writer = None
-        self._file.close()
+class Sought(Spool):
+    """A chunk's rows, among which refused ones are looked for. Raises DataError where they are more than
+    ``limits.SPOOL_BYTES_MAX``."""
 
     def add(self, batch: pa.RecordBatch) -> None:
-        if not batch.num_rows:
-            return
-        if self._writer is None:
-            self._writer = pa.ipc.new_file(self._file, batch.schema)
-        self._writer.write_batch(batch)
-        self._starts.append(self._starts[-1] + batch.num_rows)
-        if self._file.tell() > limits.SPOOL_BYTES_MAX:
+        super().add(batch)
+        if self.bytes > limits.SPOOL_BYTES_MAX:
             raise DataError(
                 f"its chunk is larger than the {limits.SPOOL_BYTES_MAX >> 20:,} MiB in which rows are looked for",
                 hint="leave out --on-error quarantine, or mend the rows that the target refuses",
             )
-
-    @property
-    def rows(self) -> int:
-        return self._starts[-1]
-
-    def batches(self, start: int, end: int) -> Iterator[pa.RecordBatch]:
-        """The rows from ``start`` up to ``end``, in their order. Adding is over then."""
-        if self._writer is not None and self._reader is None:
-            self._writer.close()
-            self._file.flush()
-            self._reader = pa.ipc.open_file(pa.PythonFile(self._file, mode="r"))
-        for number, (first, last) in enumerate(zip(self._starts, self._starts[1:], strict=False)):
-            if first < end and last > start:
-                assert self._reader is not None
-                batch = self._reader.get_batch(number)
-                low, high = max(start, first) - first, min(end, last) - first
-                yield batch.slice(low, high - low)
 
 
 class Search:
@@ -226,10 +186,5 @@ class Search:
     def _write(self, ranges: Sequence[tuple[int, int]]) -> int:
         blocks = (Block(batch) for start, end in ranges for batch in self._spool.batches(start, end))
         accepted = self._writer.write(self._request, blocks)
-        sent = sum(end - start for start, end in ranges)
-        if accepted != sent:
-            raise LedgerError(
-                f"{sent:,} rows were sent and the target accepted {accepted:,}; rolled back",
-                hint="look for triggers, rules or rewrites on the target table",
-            )
+        require_all(sum(end - start for start, end in ranges), accepted, str(self._request.table.name))
         return accepted

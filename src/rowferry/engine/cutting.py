@@ -10,6 +10,7 @@ import msgspec
 from rowferry import limits
 from rowferry.adapters import registry
 from rowferry.adapters.protocol import ReadRequest, Source
+from rowferry.engine.prefetch import close
 from rowferry.engine.request import Request
 from rowferry.engine.waves import own_keys
 from rowferry.errors import ConfigError, RefusedError, SourceError
@@ -88,8 +89,6 @@ def _read_first(source: Source, plan: TablePlan, bound: Bound) -> None:
         columns = plan.reads or tuple((c.source, c.form) for c in plan.columns)
         blocks = reader.read(ReadRequest(plan.source, columns, bound, plan.where))
         next(iter(blocks), None)
-        close = getattr(blocks, "close", None)
-        if close is not None:
-            close()
+        close(blocks)
     finally:
         reader.close()

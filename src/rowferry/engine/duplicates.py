@@ -18,7 +18,7 @@ from typing import Any
 import pyarrow as pa
 
 from rowferry.convert.value_json import to_json
-from rowferry.engine.staged import Spool
+from rowferry.engine.spool import Spool
 from rowferry.errors import ConfigError, TargetError
 from rowferry.model import ChunkRow, TablePlan
 
@@ -182,7 +182,7 @@ class ChunkDuplicates:
         self._plan = plan
         self._chunk = chunk
         self._number = number
-        self._spool = Spool(_JOURNAL)
+        self._spool = Spool()
         dedup: dict[str, Any] = plan.dedup or {}
         by = f"key ({', '.join(dedup['by'])})" if dedup.get("by") else "whole row"
         keep = dedup.get("keep", "any")

@@ -6,10 +6,12 @@ import contextlib
 import os
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 
 import msgspec
 
+from rowferry import limits
 from rowferry.adapters import registry
 from rowferry.adapters.protocol import Placed, Source, SourceOptions, Target, TargetOptions
 from rowferry.endpoint import same_place
@@ -67,6 +69,28 @@ def target_to_plan_for(request: Request) -> Iterator[Target]:
         scratch = msgspec.structs.replace(request.target, path=os.path.join(folder, "empty"))
         with target_of(msgspec.structs.replace(request, target=scratch)) as target:
             yield target
+
+
+@contextlib.contextmanager
+def stages(opened: bool) -> Iterator[None]:
+    """While tables may be transformed: lets go of what their stages hold at the end. opened: whether any are."""
+    try:
+        yield
+    finally:
+        if opened:
+            from rowferry.engine import transforming
+
+            transforming.release()
+
+
+def lock_job(target: Target, key: str, stop: threading.Event, patience_s: float) -> bool:
+    """Takes a job's lock, waiting a moment for the session of a process that has just died. False where another
+    process holds it, or ``stop`` was set."""
+    until = time.monotonic() + patience_s
+    while not target.ledger.lock(key):
+        if time.monotonic() >= until or stop.wait(limits.CLAIM_POLL_S):
+            return False
+    return True
 
 
 class PlannedTarget:

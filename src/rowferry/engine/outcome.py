@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from rowferry.engine.progress import TableTotals
 from rowferry.engine.report import TableReport
-from rowferry.model import ChunkRow, Digest, Plan, TablePlan
+from rowferry.model import ChunkRow, Digest, Plan, TablePlan, add_counts
 from rowferry.stages.digest import schema_id
 
 
@@ -35,8 +35,7 @@ def table_report(
     rows_read = sum(c.rows_read for c in done)
     touched: dict[str, int] = {}
     for chunk in done:
-        for column, count in chunk.touched.items():
-            touched[column] = touched.get(column, 0) + count
+        add_counts(touched, chunk.touched)
 
     def counted(what: str) -> int:
         return sum(int(c.counts.get(what, 0)) for c in done)

@@ -126,8 +126,7 @@ def _pair_output(
     if passage is not None:
         plan = passage.through(plan, shape, number)
     if not number:
-        called = {c.source: c.target for c in plan.columns}
-        plan = msgspec.structs.replace(plan, dedup=transforming.dedup_of(asked, called, str(source.name)))
+        plan = transforming.with_dedup(plan, asked)
     pairs.tables[-1] = msgspec.structs.replace(plan, source=source)
 
 

@@ -152,7 +152,7 @@ def plan_copy(source: Source, target: Target, request: Request) -> Findings:
 
 def asked_for(names: Sequence[TableName], request: Request) -> dict[TableName, Asked]:
     """What happens to the rows of tables on their way, of those with which anything does."""
-    if not request.specs and not request.functions:
+    if not request.transforms:
         return {}
     from rowferry.engine import transforming
 
@@ -196,8 +196,7 @@ def _plan_passed(
         plan = _plan_table(index, source, name, target, request, findings, passed=True)
         if plan is None:
             return []
-        called = {c.source: c.target for c in plan.columns}
-        return [msgspec.structs.replace(plan, dedup=transforming.dedup_of(asked, called, where))]
+        return [transforming.with_dedup(plan, asked)]
     passed = passage(source, asked, request, lambda: None if request.mode == "replace" else target.describe(name))
     if passed.in_the_way:
         for refusal in passed.in_the_way:
@@ -216,11 +215,8 @@ def _plan_passed(
                 f"table {where!r}: its primary key ({', '.join(source.primary_key)}) does not carry over, since the "
                 "transform makes or leaves out a column of it; a table that is made beforehand keeps its own"
             )
-        if number:
-            plans.append(msgspec.structs.replace(plan, fed_by=index))
-            continue
-        called = {c.source: c.target for c in plan.columns}
-        plans.append(msgspec.structs.replace(plan, dedup=transforming.dedup_of(asked, called, where)))
+        # A dedup is of the table's own rows.
+        plans.append(msgspec.structs.replace(plan, fed_by=index) if number else transforming.with_dedup(plan, asked))
     return plans
 
 

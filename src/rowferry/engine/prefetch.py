@@ -10,6 +10,13 @@ from rowferry import limits
 from rowferry.adapters.protocol import Block
 
 
+def close(blocks: Iterator[Block]) -> None:
+    """Ends an iterator of blocks before its end, so that its reader is free again; not every one has to be told."""
+    end = getattr(blocks, "close", None)
+    if end is not None:
+        end()
+
+
 class Prefetch:
     """Runs an iterator of blocks in a thread of its own, at most ``bytes_max`` ahead of its consumer.
 
@@ -79,9 +86,7 @@ class Prefetch:
             self._error = error
         finally:
             try:
-                close = getattr(self._blocks, "close", None)
-                if close is not None:
-                    close()
+                close(self._blocks)
             except BaseException as error:  # noqa: BLE001 - as above; the first error is the one to tell
                 self._error = self._error or error
             with self._changed:

@@ -17,13 +17,8 @@ BYTES_PER_S_PER_WORKER = 50_000_000
 
 def preview(request: Request) -> PlanReport:
     """Plans a copy without carrying it out."""
-    try:
+    with opening.stages(request.transforms):
         return _preview(request)
-    finally:
-        if request.specs or request.functions:
-            from rowferry.engine import transforming
-
-            transforming.release()
 
 
 def _preview(request: Request) -> PlanReport:

@@ -18,7 +18,7 @@ import pyarrow as pa
 from rowferry import convert, limits
 from rowferry.adapters import registry
 from rowferry.adapters.protocol import Block, Capabilities, ReadRequest, Target, Writer, WriteRequest
-from rowferry.engine.bisect import Search, Spool, refuses_rows
+from rowferry.engine.bisect import Search, Sought, refuses_rows
 from rowferry.engine.report import TableReport
 from rowferry.engine.request import Request
 from rowferry.engine.scan import reading
@@ -36,6 +36,7 @@ from rowferry.model import (
     Table,
     TableName,
     TablePlan,
+    add_counts,
 )
 from rowferry.stages import quarantine as kept
 from rowferry.stages.digest import Digester
@@ -217,8 +218,7 @@ class Aside:
                 raise
             seen = {}
             converted = way.convert(kept.sift(batch, lambda rows: way.convert(rows, {}), self._unfit(batch)), seen)
-        for column, count in seen.items():
-            touched[column] = touched.get(column, 0) + count
+        add_counts(touched, seen)
         return converted
 
     def _unfit(self, batch: pa.RecordBatch) -> Callable[[int, DataError], None]:
@@ -306,7 +306,7 @@ def load_what_passes(
         if stop.is_set():
             raise StoppedError("stopped")
 
-    with Spool() as spool:
+    with Sought() as spool:
         for block in blocks:
             spool.add(block.batch)
 

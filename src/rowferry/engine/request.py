@@ -131,6 +131,11 @@ class Request(msgspec.Struct, frozen=True):
         return {name: value for name, value in given.items() if value}
 
     @property
+    def transforms(self) -> bool:
+        """Whether rows are transformed or deduplicated on their way."""
+        return bool(self.specs or self.functions)
+
+    @property
     def held_back(self) -> bool:
         """Whether anything holds the job back."""
         return bool(self.max_rows_per_s or self.max_mb_per_s or self.pause_while)
@@ -170,7 +175,7 @@ class Request(msgspec.Struct, frozen=True):
         ]
         if self.on_error != "refuse":
             identity.append(self.on_error)
-        if self.specs or self.functions:
+        if self.transforms:
             identity += [list(self.specs), [(name, name_of(function)) for name, function in self.functions]]
         return hashlib.sha256(msgspec.json.encode(identity)).hexdigest()[:32]
 

@@ -19,16 +19,17 @@ import pyarrow as pa
 
 from rowferry import convert, limits
 from rowferry.adapters import registry
-from rowferry.adapters.protocol import Block, Target, Writer, WriteRequest
+from rowferry.adapters.protocol import Block, Target, Writer
 from rowferry.engine import opening
-from rowferry.engine.bisect import Search, Spool, refuses_rows
+from rowferry.engine.bisect import Search, refuses_rows
 from rowferry.engine.jobs import plan_of
 from rowferry.engine.progress import EventHandler, JobFinished, Note
 from rowferry.engine.quarantine import Keeper, place, rows_in
 from rowferry.engine.report import Report, TableReport
 from rowferry.engine.request import Request
-from rowferry.engine.transfer import TableWay
-from rowferry.errors import ConfigError, DataError, LedgerError, RowferryError, StoppedError
+from rowferry.engine.spool import Spool
+from rowferry.engine.transfer import TableWay, require_all, write_request
+from rowferry.errors import ConfigError, DataError, RowferryError, StoppedError
 from rowferry.failpoints import passing
 from rowferry.model import ColumnPlan, JobRow, Plan, TableName, TablePlan
 from rowferry.stages import quarantine as kept
@@ -129,8 +130,9 @@ class _Retry:
         self._counts: dict[int, list[int]] = {}
 
     def run(self) -> list[TableReport]:
-        with opening.target_of(self._asked) as target:
-            if not self._lock(target):
+        transformed = any(table.transform is not None for table in self._plan.tables)
+        with opening.stages(transformed), opening.target_of(self._asked) as target:
+            if not opening.lock_job(target, self._job.key, self._stop, limits.LOCK_PATIENCE_S):
                 raise ConfigError(f"job {self._job.name!r} is being run by another process", hint="wait for it")
             try:
                 self._send(target)
@@ -153,14 +155,6 @@ class _Retry:
                 )
             )
         return out
-
-    def _lock(self, target: Target) -> bool:
-        """Waits a moment for the session of a process that has just died."""
-        until = time.monotonic() + limits.LOCK_PATIENCE_S
-        while not target.ledger.lock(self._job.key):
-            if time.monotonic() >= until or self._stop.wait(limits.CLAIM_POLL_S):
-                return False
-        return True
 
     def _send(self, target: Target) -> None:
         with Spool() as spool:
@@ -277,7 +271,7 @@ class _Sending:
             return
         fit = kept.sift(made, lambda batch: way.convert(batch, {}), lambda i, error: self._stays(rows[i], error))
         left = [row for row in rows if row.id not in self._reasons]
-        request = self._request(way)
+        request = write_request(way.plan, self._job.mode)
         with Spool() as spool:
             spool.add(way.convert(fit, {}))
             self._writer.mark()
@@ -286,17 +280,6 @@ class _Sending:
                 search.load(self._savepoints)
         passing("retry loaded")
         self._settle(rows)
-
-    def _request(self, way: TableWay) -> WriteRequest:
-        upsert = self._job.mode == "upsert"
-        return WriteRequest(
-            way.plan.target,
-            way.plan.target.name,
-            way.plan.columns,
-            mode="upsert" if upsert else "append",
-            key=way.plan.key if upsert else (),
-            table_index=way.plan.index,
-        )
 
     # --- rows that the transform had set aside ------------------------------------------------------
 
@@ -358,10 +341,9 @@ class _Sending:
             for way, batch in parts:
                 by_table.setdefault(way.plan.index, (way, []))[1].append(batch)
         for way, batches in by_table.values():
-            accepted = self._writer.write(self._request(way), [Block(batch) for batch in batches])
-            sent = sum(batch.num_rows for batch in batches)
-            if accepted != sent:
-                raise LedgerError(f"{sent:,} rows were sent and the target accepted {accepted:,}; rolled back")
+            request = write_request(way.plan, self._job.mode)
+            accepted = self._writer.write(request, [Block(batch) for batch in batches])
+            require_all(sum(batch.num_rows for batch in batches), accepted, str(way.plan.target.name))
 
     def _one_by_one(self, made: list[tuple[Kept, list[tuple[TableWay, pa.RecordBatch]]]]) -> None:
         for row, parts in made:
@@ -401,4 +383,5 @@ def way_now(target: Target, plan: TablePlan, stage: str) -> TableWay:
             raise DataError(way, column=column.target)
         checks = checks if into.nullable else (*checks, "not_null")
         columns.append(ColumnPlan(source, form, into.name, into, column.comparison, column.policy, checks))
-    return TableWay(msgspec.structs.replace(plan, target=table, columns=tuple(columns), raw=False))
+    now = msgspec.structs.replace(plan, target=table, columns=tuple(columns), raw=False, load_name=None)
+    return TableWay(now)

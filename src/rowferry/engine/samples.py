@@ -10,6 +10,7 @@ import pyarrow as pa
 from rowferry.adapters.protocol import ReadRequest, Source
 from rowferry.convert import value_text
 from rowferry.engine import transforming
+from rowferry.engine.prefetch import close
 from rowferry.engine.report import Sample
 from rowferry.errors import DataError
 from rowferry.model import Bound, TablePlan
@@ -65,9 +66,7 @@ def _first_rows(source: Source, plan: TablePlan, forms: Forms, bounds: Sequence[
                     if len(rows) >= ROWS_SHOWN:
                         return rows
             finally:
-                close = getattr(blocks, "close", None)
-                if close is not None:
-                    close()
+                close(blocks)
     finally:
         reader.close()
     return rows

@@ -140,40 +140,39 @@ class Side:
         todo: collections.deque[Bound],
         errors: list[BaseException],
     ) -> None:
-        while not errors:
-            try:
-                bound = todo.popleft()
-            except IndexError:
-                return
-            if self._passes is not None:
-                self._read_passed(reader, consumer, bound, errors)
-                continue
-            request = ReadRequest(self.table, forms, bound, self._where, limits.BATCH_BYTES)
-            for block in reader.read(request):
-                if self._stop is not None and self._stop.is_set():
-                    raise StoppedError("stopped on request")
-                if errors:
+        table, reads = (self.table, forms) if self._passes is None else self._passes
+        with self._passing(consumer) as take:
+            while not errors:
+                try:
+                    bound = todo.popleft()
+                except IndexError:
                     return
-                consumer(block.batch)
+                for block in reader.read(ReadRequest(table, reads, bound, self._where, limits.BATCH_BYTES)):
+                    if self._stop is not None and self._stop.is_set():
+                        raise StoppedError("stopped on request")
+                    if errors:
+                        return
+                    take(block.batch)
 
-    def _read_passed(self, reader: Reader, consumer: Consumer, bound: Bound, errors: list[BaseException]) -> None:
-        """The same of a table that is transformed: the consumer sees the rows that come out for this table."""
+    @contextlib.contextmanager
+    def _passing(self, consumer: Consumer) -> Iterator[Consumer]:
+        """What takes the batches that are read: of a table that is transformed, the consumer sees the rows that come
+        out for this one."""
+        if self._passes is None:
+            yield consumer
+            return
         from rowferry.engine import transforming
 
-        assert self._passes is not None
         assert self.plan.transform is not None
-        table, reads = self._passes
         places = [name for name, _ in self.forms]
-        request = ReadRequest(table, reads, bound, self._where, limits.BATCH_BYTES)
-        with contextlib.closing(transforming.stage_of(self.plan.transform, str(table.name)).worker()) as stage:
-            for block in reader.read(request):
-                if self._stop is not None and self._stop.is_set():
-                    raise StoppedError("stopped on request")
-                if errors:
-                    return
-                for output, batch in stage.apply(block.batch).batches:
+        with contextlib.closing(transforming.stage_of(self.plan.transform, str(self.table.name)).worker()) as stage:
+
+            def take(read: pa.RecordBatch) -> None:
+                for output, batch in stage.apply(read).batches:
                     if output == self.plan.output and batch.num_rows:
                         consumer(batch.select(places))
+
+            yield take
 
     @property
     def threads(self) -> int:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -12,57 +10,15 @@ import pyarrow as pa
 
 from rowferry import limits
 from rowferry.adapters.protocol import Block
+from rowferry.engine.spool import Spool
 from rowferry.engine.transfer import TableWay, Transfer
 from rowferry.errors import DataError, StoppedError
-from rowferry.model import Digest, TablePlan
+from rowferry.model import Digest, TablePlan, add_counts
 from rowferry.stages.digest import Digester, compare
 from rowferry.stages.flow import StageWorker
 
 if TYPE_CHECKING:
     from rowferry.engine.quarantine import Aside
-
-
-class Spool:
-    """Batches of one schema that are put aside and given back in their order: in memory while they are few, then in
-    a temporary file, which is gone when it is closed (or the process ends)."""
-
-    def __init__(self, schema: pa.Schema, bytes_max: int = limits.SPOOL_BYTES) -> None:
-        self._schema = schema
-        self._bytes_max = bytes_max
-        self._held: list[pa.RecordBatch] = []
-        self._held_bytes = 0
-        self._file: Any = None
-        self._writer: Any = None
-
-    def add(self, batch: pa.RecordBatch) -> None:
-        """Raises OSError where the disk is full."""
-        if self._writer is None and self._held_bytes + batch.nbytes <= self._bytes_max:
-            self._held.append(batch)
-            self._held_bytes += batch.nbytes
-            return
-        if self._writer is None:
-            self._file = tempfile.TemporaryFile(prefix="rowferry-spool-")  # noqa: SIM115 - closed by close()
-            self._writer = pa.ipc.new_stream(self._file, self._schema)
-            for held in self._held:
-                self._writer.write_batch(held)
-            self._held, self._held_bytes = [], 0
-        self._writer.write_batch(batch)
-
-    def batches(self) -> Iterator[pa.RecordBatch]:
-        """All that was added; nothing can be added after."""
-        if self._writer is None:
-            yield from self._held
-            return
-        self._writer.close()
-        self._file.flush()
-        self._file.seek(0, os.SEEK_SET)
-        with pa.ipc.open_stream(self._file) as reader:
-            yield from reader
-
-    def close(self) -> None:
-        self._held = []
-        if self._file is not None:
-            self._file.close()
 
 
 class Branch:
@@ -72,7 +28,7 @@ class Branch:
         self.way = way
         self.plan = way.plan
         self._digester = Digester(way.comparisons, "target")
-        self._spool = Spool(way.schema)
+        self._spool = Spool()
         self.rows_sent = 0
         self.bytes = 0
 
@@ -145,7 +101,7 @@ class StagedTransfer(Transfer):
             if self._stop.is_set():
                 raise StoppedError("stopped")
             self.rows_read += block.batch.num_rows
-            self._count_touched(block.touched or {})
+            add_counts(self.touched, block.touched or {})
             self._read.add(block.batch)
             yield from self._given(block.batch)
         if self._waiting:
@@ -187,7 +143,7 @@ class StagedTransfer(Transfer):
         passed = stage.apply(batch)
         self._changed["filtered"] += passed.filtered
         self._changed["generated"] += passed.generated
-        self._count_touched(passed.touched)
+        add_counts(self.touched, passed.touched)
         for refused in passed.refused:
             if self.aside is None:
                 raise DataError(refused.reason, column=refused.column, hint="set it aside with --on-error quarantine")
@@ -218,10 +174,6 @@ class StagedTransfer(Transfer):
                 f"read {self.digest_read} but sent {self.digest_sent} and set aside {self.aside.digest}: a conversion "
                 "changed a value"
             )
-
-    def _count_touched(self, touched: dict[str, int]) -> None:
-        for column, count in touched.items():
-            self.touched[column] = self.touched.get(column, 0) + count
 
     def prepare(self) -> None:
         """All rows are loaded, and the chunk is about to be committed."""

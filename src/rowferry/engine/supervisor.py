@@ -45,7 +45,7 @@ from rowferry.errors import (
     TargetError,
 )
 from rowferry.failpoints import passing
-from rowferry.model import ChunkRow, JobRow, Plan, TablePlan
+from rowferry.model import ChunkRow, JobRow, Plan, TablePlan, add_counts
 from rowferry.types import dump
 
 
@@ -54,13 +54,8 @@ def copy(request: Request, on_event: EventHandler, stop: threading.Event, comman
     request.check()
     opening.check_ends(request)
     job = Copy(request, on_event, stop, command)
-    try:
+    with opening.stages(request.transforms):
         return _until_done(job, on_event, stop)
-    finally:
-        if request.specs or request.functions:
-            from rowferry.engine import transforming
-
-            transforming.release()
 
 
 def _until_done(job: Copy, on_event: EventHandler, stop: threading.Event) -> Report:
@@ -186,21 +181,12 @@ class Copy:
         self.began = True
         target.ledger.open(create=True)
         key = known.key if known else self._request.job_key()
-        if self._lock(target, key):
+        if opening.lock_job(target, key, self._stop, 0 if self._request.join else limits.LOCK_PATIENCE_S):
             return self._own(source, target, findings, known, key)
+        self._check_stop()
         if self._request.join:
             return self._join(source, target, findings, known, key)
         raise ConfigError("this job is being run by another process", hint="wait for it, or add workers with --join")
-
-    def _lock(self, target: Target, key: str) -> bool:
-        """Takes the job's lock, waiting a moment for the session of a process that has just died."""
-        until = time.monotonic() + (0 if self._request.join else limits.LOCK_PATIENCE_S)
-        while not target.ledger.lock(key):
-            if time.monotonic() >= until:
-                return False
-            if self._stop.wait(limits.CLAIM_POLL_S):
-                raise self.stopped()
-        return True
 
     def _own(
         self, source: Source, target: Target, findings: planner.Findings | None, known: JobRow | None, key: str
@@ -281,7 +267,7 @@ class Copy:
         """What a ``resume`` by name has to know of the command."""
         r = self._request
         transforming: dict[str, Any] = {}
-        if r.specs or r.functions:
+        if r.transforms:
             transforming = {
                 "specs": [list(s) for s in r.specs],
                 "folder": os.path.abspath(r.folder),
@@ -406,8 +392,7 @@ class Copy:
         with self._held_back.watching(source, target, stop), deduplicating as self._duplicates:
             self._let_work(shared, job)
         self.carried = max(self.carried, shared.carried)
-        for table, count in shared.retries.items():
-            self._retries[table] = self._retries.get(table, 0) + count
+        add_counts(self._retries, shared.retries)
         for table, (first, last) in shared.spans.items():
             self._spans[table] = (self._spans.get(table, (first, last))[0], last)
         if isinstance(shared.error, DataError):

@@ -9,9 +9,9 @@ from typing import Any
 import pyarrow as pa
 
 from rowferry import convert
-from rowferry.adapters.protocol import Block
-from rowferry.errors import DataError, RefusedError, StoppedError
-from rowferry.model import ColumnPlan, Digest, TablePlan
+from rowferry.adapters.protocol import Block, WriteRequest
+from rowferry.errors import DataError, LedgerError, RefusedError, StoppedError
+from rowferry.model import ColumnPlan, Digest, TablePlan, add_counts
 from rowferry.stages.digest import Digester
 
 
@@ -55,6 +55,31 @@ def conversion_of(column: ColumnPlan, table: str) -> convert.Conversion:
     if isinstance(way, str):
         raise RefusedError(way, table=table, column=column.source)
     return way
+
+
+def write_request(plan: TablePlan, mode: str, job: str = "", chunk: int = 0) -> WriteRequest:
+    """Rows of a planned table for its target, as the job's mode has them written."""
+    upsert = mode == "upsert"
+    return WriteRequest(
+        table=plan.target,
+        name=plan.load_name or plan.target.name,
+        columns=plan.columns,
+        mode="upsert" if upsert else "append",
+        key=plan.key if upsert else (),
+        raw=plan.raw,
+        job=job,
+        table_index=plan.index,
+        chunk=chunk,
+    )
+
+
+def require_all(sent: int, accepted: int, to: str) -> None:
+    """Raises LedgerError where the target did not take all rows that were sent."""
+    if accepted != sent:
+        raise LedgerError(
+            f"{sent:,} rows were sent to {to!r} and the target accepted {accepted:,}; rolled back",
+            hint="look for triggers, rules or rewrites on the target table",
+        )
 
 
 class Transfer:
@@ -108,8 +133,7 @@ class Transfer:
                 raise StoppedError("stopped")
             batch = block.batch
             self.rows_read += batch.num_rows
-            for column, count in (block.touched or {}).items():
-                self.touched[column] = self.touched.get(column, 0) + count
+            add_counts(self.touched, block.touched or {})
             if self.intake is None:
                 self._read.add(batch)
                 batch = self._way.convert(batch, self.touched)

@@ -318,19 +318,21 @@ def table_named(text: str) -> TableName:
     return TableName(None if selector.schema is None else selector.schema.text, selector.name.text)
 
 
-def dedup_of(asked: Asked, called: dict[str, str], table: str) -> dict[str, Any] | None:
-    """``TablePlan.dedup``: the dedup under the target's names. called: name after the transform → in the target.
+def with_dedup(plan: TablePlan, asked: Asked) -> TablePlan:
+    """The plan of a table's own rows with its dedup, under the target's names, where one is asked for.
 
     Raises ConfigError for a column that is not there.
     """
     if asked.spec.dedup is None:
-        return None
+        return plan
+    # Name after the transform → in the target.
+    called = {c.source: c.target for c in plan.columns}
     way, _, column = asked.spec.dedup.keep.partition(" by ")
     for name in (*asked.spec.dedup.by, *([column] if column else [])):
         if name not in called:
             raise ConfigError(
                 f"[table.{asked.pattern!r}] dedup: there is no column {name!r} after the transform",
-                table=table,
+                table=str(plan.source.name),
                 hint=f"the columns are {', '.join(called)}",
             )
     mapped = msgspec.structs.replace(
@@ -338,5 +340,4 @@ def dedup_of(asked: Asked, called: dict[str, str], table: str) -> dict[str, Any]
         by=tuple(called[name] for name in asked.spec.dedup.by),
         keep=f"{way} by {called[column]}" if column else asked.spec.dedup.keep,
     )
-    plain: dict[str, Any] = msgspec.to_builtins(mapped)
-    return plain
+    return msgspec.structs.replace(plan, dedup=msgspec.to_builtins(mapped))

@@ -49,16 +49,12 @@ def verify(request: Request, on_event: EventHandler, stop: threading.Event) -> R
     request.check()
     opening.check_ends(request)
     run = Verification(request, on_event, stop)
-    try:
-        return _until_done(run, on_event, stop)
-    except BaseException as error:
-        run.wake(error)
-        raise
-    finally:
-        if request.specs or request.functions:
-            from rowferry.engine import transforming
-
-            transforming.release()
+    with opening.stages(request.transforms):
+        try:
+            return _until_done(run, on_event, stop)
+        except BaseException as error:
+            run.wake(error)
+            raise
 
 
 def _until_done(run: Verification, on_event: EventHandler, stop: threading.Event) -> Report:

@@ -17,7 +17,7 @@ from rowferry.engine.ahead import Ahead
 from rowferry.engine.held_back import HeldBack
 from rowferry.engine.prefetch import Prefetch
 from rowferry.engine.progress import ChunkFinished, ChunkRetried, ChunkStarted, EventHandler, Note, Waiting
-from rowferry.engine.transfer import TableWay, Transfer
+from rowferry.engine.transfer import TableWay, Transfer, require_all, write_request
 from rowferry.errors import (
     LedgerError,
     OutcomeUnknownError,
@@ -96,15 +96,6 @@ def retry_wait_s(tries: int) -> float:
     return random.uniform(
         limits.RETRY_WAIT_MIN_S, min(limits.RETRY_WAIT_MAX_S, limits.RETRY_WAIT_MIN_S * 2 ** min(tries, 10))
     )
-
-
-def _require_all(sent: int, accepted: int, fed: TablePlan | None = None) -> None:
-    if accepted != sent:
-        to = f" to {str(fed.target.name)!r}" if fed is not None else ""
-        raise LedgerError(
-            f"{sent:,} rows were sent{to} and the target accepted {accepted:,}; rolled back",
-            hint="look for triggers, rules or rewrites on the target table",
-        )
 
 
 class Worker(threading.Thread):
@@ -332,18 +323,7 @@ class Worker(threading.Thread):
             stage.close()
 
     def _write_request(self, plan: TablePlan, chunk: ChunkRow) -> WriteRequest:
-        mode = self._shared.plan.mode
-        return WriteRequest(
-            table=plan.target,
-            name=plan.load_name or plan.target.name,
-            columns=plan.columns,
-            mode="upsert" if mode == "upsert" else "append",
-            key=plan.key if mode == "upsert" else (),
-            raw=plan.raw,
-            job=self._shared.job,
-            table_index=plan.index,
-            chunk=chunk.number,
-        )
+        return write_request(plan, self._shared.plan.mode, self._shared.job, chunk.number)
 
     def _load(self, plan: TablePlan, chunk: ChunkRow, transfer: Transfer, began: float) -> None:
         """One chunk from its read to its COMMIT."""
@@ -372,11 +352,11 @@ class Worker(threading.Thread):
         """What comes after a chunk's rows: those of the tables that it feeds, its row in the ledger, COMMIT."""
         assert self._writer is not None
         shared, name = self._shared, str(plan.source.name)
-        _require_all(transfer.rows_sent, accepted)
+        require_all(transfer.rows_sent, accepted, str(plan.target.name))
         for branch in transfer.branches:
             if branch.rows_sent:
                 accepted_there = self._writer.write(self._write_request(branch.plan, chunk), branch.blocks())
-                _require_all(branch.rows_sent, accepted_there, branch.plan)
+                require_all(branch.rows_sent, accepted_there, str(branch.plan.target.name))
         passing("loaded")
         if transfer.aside is not None:
             transfer.aside.write(self._writer)
