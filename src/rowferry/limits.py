@@ -67,6 +67,8 @@ VERIFY_ROWS_NAMED = 20
 POSTGRES_NAME_BYTES_MAX = 63
 #: MySQL's and MariaDB's longest identifier; they refuse longer ones.
 MYSQL_NAME_CHARACTERS_MAX = 64
+#: Digits of their DECIMAL.
+MYSQL_DECIMAL_DIGITS_MAX = 65
 
 #: DuckDB's own memory beside ours, as source or target (its SQL setting ``memory_limit``).
 DUCKDB_MEMORY = "192MB"

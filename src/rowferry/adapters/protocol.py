@@ -63,8 +63,20 @@ class Capabilities(msgspec.Struct, frozen=True):
     ledger_schema: bool = False
     #: A reader may be opened before the snapshot is (and joins it later), and a writer before the ledger is there.
     connects_ahead: bool = False
+    #: Digits of its decimals, where it has no number without bounds and columns of these are made by a look at their
+    #: values; None: they are refused, or need none.
+    measured_digits_max: int | None = None
     #: Engine whose raw frames this target takes and this source gives (``Block.raw``), if any.
     raw_format: str | None = None
+
+
+class Digits(msgspec.Struct, frozen=True):
+    """What numbers a column holds: the most digits before and behind the point (None: it holds none), and how many
+    values are no numbers (NaN, ±Infinity)."""
+
+    whole: int | None
+    scale: int | None
+    special: int = 0
 
 
 class SourceOptions(msgspec.Struct, frozen=True):
@@ -156,6 +168,14 @@ class Orphaning(Protocol):
 
     def orphans(self, name: TableName) -> list[str]:
         """Of each foreign key of the table how many rows have no parent, in words; nothing where all have one."""
+
+
+@runtime_checkable
+class Measuring(Protocol):
+    """A source whose numbers may have no bounds, and that can say how large they are."""
+
+    def digits(self, table: Table, columns: Sequence[str]) -> list[Digits]:
+        """For each of these columns; looks at every row, as the table is now. Raises SourceError."""
 
 
 @runtime_checkable

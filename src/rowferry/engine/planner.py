@@ -122,7 +122,7 @@ def plan_copy(source: Source, target: Target, request: Request) -> Findings:
         if name in asked:
             findings.tables += _plan_passed(len(findings.tables), table, new, asked[name], target, request, findings)
             continue
-        plan = _plan_table(len(findings.tables), table, new, target, request, findings)
+        plan = _plan_table(len(findings.tables), table, new, target, request, findings, origin=source)
         if plan is not None:
             findings.tables.append(plan)
     if any(p.fed_by is not None for p in findings.tables):
@@ -150,6 +150,16 @@ def plan_copy(source: Source, target: Target, request: Request) -> Findings:
     return findings
 
 
+def _measured(origin: Source, table: Table, request: Request) -> Table:
+    """The table, its numbers without bounds looked at where the target has none."""
+    digits_max = registry.capabilities(request.target.engine).measured_digits_max
+    if digits_max is None or all(c.type.kind != "numeric" for c in table.columns):
+        return table
+    from rowferry.engine import measuring
+
+    return measuring.measured(origin, table, request, digits_max)
+
+
 def asked_for(names: Sequence[TableName], request: Request) -> dict[TableName, Asked]:
     """What happens to the rows of tables on their way, of those with which anything does."""
     if not request.transforms:
@@ -175,6 +185,8 @@ def passage(source: Table, asked: Asked, request: Request, standing: Callable[[]
             refusals[column.name] = msgspec.structs.replace(column.refusal, column=column.name)
         if not forms:
             refusals[column.name] = Refusal(column.name, f"{column.native or column.type} has no text form")
+        if (none := _no_bool(source, column, request, policy)) is not None:
+            refusals[column.name] = none
         fields.append((column.name, forms[0] if forms else column.type, column.nullable or policy == "null"))
     return transforming.passage(source, asked, fields, refusals, request, standing)
 
@@ -311,10 +323,12 @@ def _plan_table(
     findings: Findings,
     *,
     passed: bool = False,
+    origin: Source | None = None,
 ) -> TablePlan | None:
     """Plans one table; adds to findings what is in the way, and returns None where columns could not be planned.
 
     passed: its rows pass a stage on their way, so that they travel as values and never as an engine's own bytes.
+    origin: where numbers without bounds may be looked at, for a target that has none.
     """
     existing = target.describe(name)
     mode = request.mode
@@ -335,6 +349,8 @@ def _plan_table(
             f"table {str(name)!r} in the target has triggers or rules ({', '.join(existing.triggers)}) that could "
             "change what arrives; choose --target-triggers fire or disable"
         )
+    if build_new and origin is not None:
+        source = _measured(origin, source, request)
     into = None if build_new else existing
     columns = _plan_columns(source, into, target, request, findings, frozenset() if passed else WIRE_PREFERRED)
     by_value = [c for c in columns or () if c.form.kind == "wire" and source.column(c.source).type.kind == "numeric"]
@@ -386,8 +402,10 @@ def _plan_columns(
             if note not in findings.notes:
                 findings.notes.append(note)
             continue
-        found: ColumnPlan | Refusal
-        if existing is None:
+        found: ColumnPlan | Refusal | None = _no_bool(source, column, request, policy)
+        if found is not None:
+            pass
+        elif existing is None:
             problems = _length_problem(spell(column.name), caps)
             found = (
                 Refusal(column.name, problems[0], policies=("skip",))
@@ -423,6 +441,14 @@ def _unfilled(existing: Table, plans: list[ColumnPlan]) -> list[Refusal]:
         for c in existing.columns
         if c.name not in fed and not c.nullable and c.default is None and not c.generated and not c.identity
     ]
+
+
+def _no_bool(source: Table, column: Column, request: Request, policy: str | None) -> Refusal | None:
+    """Why a column cannot be the bool that was asked for by its name; a pattern may fit columns that are none."""
+    if policy != "bool" or column.type.kind == "bool" or not request.names_column(str(source.name), column.name):
+        return None
+    native = column.native or column.type
+    return Refusal(column.name, f"{native} is not read as a bool (the policy is for MySQL's TINYINT(1))")
 
 
 def _colliding(plans: list[ColumnPlan], caps: Capabilities) -> list[Refusal]:

@@ -18,7 +18,7 @@ from rowferry.model import Endpoint
 MODES = ("create", "append", "truncate", "replace", "upsert")
 #: Fields of a Request that hold a job back, and are no part of its key.
 THROTTLES = ("max_rows_per_s", "max_mb_per_s", "pause_while", "max_pause_s", "max_errors", "max_refused")
-POLICIES = ("text", "null", "clamp", "skip")
+POLICIES = ("text", "null", "clamp", "skip", "bool")
 ON_ERROR = ("refuse", "quarantine")
 
 
@@ -147,6 +147,10 @@ class Request(msgspec.Struct, frozen=True):
             if pattern in (f"{table}.{column}", column) or fnmatch.fnmatchcase(f"{table}.{column}", pattern):
                 found = policy
         return found
+
+    def names_column(self, table: str, column: str) -> bool:
+        """Whether a policy is for this column by its name, and not by a pattern that may fit others."""
+        return any(pattern in (f"{table}.{column}", column) for pattern, _ in self.policies)
 
     def where_for(self, table: str) -> str | None:
         """The condition for one table. Raises ConfigError for what is no condition by itself."""

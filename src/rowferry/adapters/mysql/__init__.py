@@ -19,6 +19,7 @@ capabilities = Capabilities(
     columns_fold_case=True,
     schemas_are_databases=True,
     savepoints=True,
+    measured_digits_max=limits.MYSQL_DECIMAL_DIGITS_MAX,
     self_references="any",
     # The server keeps names in three-byte UTF-8, and takes none that ends in a space of ASCII's.
     names_unfit="[\\0\U00010000-\U0010ffff]|[ \\t\\n\\v\\f\\r]$",

@@ -2,6 +2,7 @@
 
 * DATE, DATETIME, TIMESTAMP: zero dates, zero months or days, 2020-02-31 (ALLOW_INVALID_DATES).
 * ENUM: the invalid value, which has number 0 and reads ''.
+* TINYINT(1) that is to be a bool: numbers other than 0 and 1.
 * Texts in a character set that has bytes without a character: the server sends ``?`` for them.
 """
 
@@ -37,6 +38,8 @@ def unfit_condition(name: str, native: str, form: Type) -> str | None:
         return _no_date(column, d)
     if d.name == "enum" and form.kind == "enum" and "" not in d.labels:
         return f"{column} + 0 = 0"
+    if form.kind == "bool":
+        return f"{column} NOT IN (0, 1)"
     if (d.name in TEXT_NAMES or d.name in LABELLED) and d.charset is not None and d.charset not in FAITHFUL:
         return _no_character(column)
     return None
@@ -68,6 +71,9 @@ def refusal_of(column: Column, count: int) -> Refusal:
     if d.name == "enum":
         reason = "the enum's invalid value '' (number 0), which is none of its labels"
         return Refusal(column.name, reason, count, ("null", "text", "skip"))
+    if d.name == "tinyint":
+        reason = "numbers that are neither 0 nor 1, so that the column is no bool: without the policy it is an int8"
+        return Refusal(column.name, reason, count, ("text", "skip"))
     reason = f"texts with bytes that are no character of {d.charset}: the server sends '?' for them"
     return Refusal(column.name, reason, count, ("null", "skip"))
 

@@ -28,6 +28,8 @@ BLOBS = frozenset(("tinyblob", "blob", "mediumblob", "longblob"))
 TEXT_FORMED = frozenset(("inet4", "inet6"))
 #: Types that hold a calendar date, so that it can be none.
 DATED = frozenset(("date", "datetime", "timestamp"))
+#: A form of TINYINT(1), taken where it is asked for (policy ``bool``).
+BOOL = Type("bool")
 _TIMED = {"datetime": "timestamp", "timestamp": "timestamptz", "time": "duration"}
 
 _HEAD = re.compile(r"([a-z0-9_]+)(?:\((\d+)(?:,(-?\d+))?\))?")
@@ -172,6 +174,9 @@ def forms_of(d: Declared, mariadb: bool = True) -> tuple[Type, ...]:
     """All forms in which a column can be read, best first. The last is text: the server's own, tagged with
     the declared type, where the server reads that back as the same value."""
     best = read_type(d, mariadb)
+    if d.name == "tinyint" and d.size == 1:
+        # What most programs keep their truth values in; others keep 2 and −128 there.
+        return (best, BOOL, Type("opaque", native=PREFIX + str(d)))
     if best.kind in ("text", "char", "json", "jsonb", "opaque", "binary"):
         return (best,)
     if best.kind in ("bit", "float32", "float64", "uuid", "enum"):

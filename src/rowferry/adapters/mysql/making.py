@@ -15,6 +15,7 @@ import msgspec
 from rowferry.adapters.mysql import declared
 from rowferry.adapters.mysql.declared import DATED, PREFIX, Declared, canonical, parse, read_type
 from rowferry.adapters.mysql.tags import Tag
+from rowferry.limits import MYSQL_DECIMAL_DIGITS_MAX
 from rowferry.model import Column, Refusal
 from rowferry.types import FLOATS, Type
 
@@ -27,7 +28,6 @@ CHARACTER_BYTES_MAX = 4
 VARCHAR_MAX = (ROW_BYTES_MAX - 2) // CHARACTER_BYTES_MAX
 VARBINARY_MAX = ROW_BYTES_MAX - 3
 CHAR_MAX = 255
-DECIMAL_DIGITS_MAX = 65
 ENUM_LABELS_MAX = 65_535
 ENUM_LABEL_CHARACTERS_MAX = 255
 BIT_MAX = 64
@@ -217,8 +217,8 @@ def _decimal(form: Type, server: Server) -> tuple[str, Type] | str:
     scale = max(form.scale, 0)
     precision = max(form.precision - min(form.scale, 0), scale, 1)
     scale_max = 38 if server.mariadb and server.version >= (10, 2, 1) else 30
-    if precision > DECIMAL_DIGITS_MAX or scale > scale_max:
-        return f"MySQL's decimals have {DECIMAL_DIGITS_MAX} digits at the most, {scale_max} after the point"
+    if precision > MYSQL_DECIMAL_DIGITS_MAX or scale > scale_max:
+        return f"MySQL's decimals have {MYSQL_DECIMAL_DIGITS_MAX} digits at the most, {scale_max} after the point"
     return f"decimal({precision},{scale})", Type("decimal", precision=precision, scale=scale)
 
 

@@ -6,9 +6,12 @@ import contextlib
 import fnmatch
 import threading
 
+import msgspec
+
 from rowferry.adapters.mysql import catalog, counting, snapshot
 from rowferry.adapters.mysql.chunks import Splitter
 from rowferry.adapters.mysql.connect import Connector, parameters
+from rowferry.adapters.mysql.declared import BOOL
 from rowferry.adapters.mysql.identity import server_identity
 from rowferry.adapters.mysql.quoting import literal
 from rowferry.adapters.mysql.reader import MysqlReader
@@ -57,12 +60,24 @@ class MysqlSource:
         with self._lock:
             try:
                 table = catalog.describe(self._alive(), name)
-                if table is not None and table.kind != "view":
-                    self._note_engine(name)
+                if table is not None:
+                    table = self._with_bools(table)
+                    if table.kind != "view":
+                        self._note_engine(name)
                 return counting.looked_at(table, self._alive(), self._helpers) if table and census else table
             except SourceError as error:
                 error.at(table=str(name))
                 raise
+
+    def _with_bools(self, table: Table) -> Table:
+        """The table with those TINYINT(1) as bool that were asked for as such."""
+        columns = [
+            msgspec.structs.replace(c, type=BOOL, forms=(BOOL, *(f for f in c.forms if f != BOOL)))
+            if BOOL in c.forms and self.policy(str(table.name), c.name) == "bool"
+            else c
+            for c in table.columns
+        ]
+        return msgspec.structs.replace(table, columns=tuple(columns))
 
     def _note_engine(self, name: TableName) -> None:
         sql = "SELECT engine FROM information_schema.tables WHERE table_schema = {} AND table_name = {}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -18,7 +18,7 @@ from rowferry.adapters.postgres.control import Connector
 from rowferry.adapters.postgres.quoting import ident, literal, qualified
 from rowferry.adapters.postgres.session import Session
 from rowferry.adapters.postgres.wire import ConnectionLostError, ServerError, error_fields
-from rowferry.adapters.protocol import Asker, Block, Reader, ReadRequest, SourceOptions
+from rowferry.adapters.protocol import Asker, Block, Digits, Reader, ReadRequest, SourceOptions
 from rowferry.adapters.servers import Coming, SnapshotReader
 from rowferry.errors import DataError, SnapshotLostError, SourceError
 from rowferry.model import Bound, Column, Endpoint, Table, TableName
@@ -150,6 +150,26 @@ class PostgresSource:
         with self._lock:
             found = self._session.query(f"SELECT count(*) FROM {from_table(table)} WHERE {condition}")
             return int(found[0][0])
+
+    def digits(self, table: Table, columns: Sequence[str]) -> list[Digits]:
+        asked = []
+        for name in map(ident, columns):
+            # NaN and the infinities have no scale.
+            number = f"scale({name}) IS NOT NULL"
+            asked += [
+                f"trunc(max(abs({name})) FILTER (WHERE {number}))::text", f"max(scale({name}))",
+                f"count(*) FILTER (WHERE {name} IS NOT NULL AND scale({name}) IS NULL)",
+            ]  # fmt: skip
+        with self._lock:
+            row = self._session.query(f"SELECT {', '.join(asked)} FROM {from_table(table)}")[0]
+        return [
+            Digits(
+                whole=None if largest is None else 0 if largest == "0" else len(largest),
+                scale=None if scale is None else int(scale),
+                special=int(special),
+            )
+            for largest, scale, special in zip(row[::3], row[1::3], row[2::3], strict=True)
+        ]
 
     def asker(self) -> Asker:
         from rowferry.adapters.postgres.asking import PostgresAsker
