@@ -85,6 +85,13 @@ def _entering(array: pa.Array, t: Type) -> pa.Array:
     return to_duckdb(array, t)
 
 
+def failures() -> tuple[type[Exception], ...]:
+    """What :meth:`Query.run` raises where a row is at fault."""
+    import duckdb
+
+    return duckdb.Error, DataError
+
+
 class Made(msgspec.Struct, frozen=True):
     """What an expression gives: its canonical type, and the SQL that brings ``name`` to an exact Arrow form."""
 
@@ -266,13 +273,6 @@ class Query:
             raise AssertionError(f"{table.num_rows} rows came out of expressions over {count}")
         return [from_duckdb(column, t) for column, t in zip(table.columns, self._types, strict=True)]
 
-    @property
-    def failure(self) -> tuple[type[Exception], ...]:
-        """What :meth:`run` raises where a row is at fault."""
-        import duckdb
-
-        return duckdb.Error, DataError
-
     def error(
         self, expression: int, arrays: Sequence[pa.Array | None], failure: tuple[int, str], column: str | None
     ) -> DataError:
@@ -307,7 +307,7 @@ class Query:
         the first hundred; the others' reason is empty)."""
         tried = self._tried(expression)
         if tried is not None:
-            with contextlib.suppress(*self.failure):
+            with contextlib.suppress(*failures()):
                 return self._told(expression, arrays, *tried.run(arrays, count))
         pieces: list[pa.Array] = []
         failed: dict[int, str] = {}
@@ -342,7 +342,7 @@ class Query:
             third = f"SELECT fine, TRY(struct_pack(made := {made.leaving})) AS b FROM ({second})"
             sql = f"SELECT b.made, fine AND b IS NOT NULL FROM ({third})"
             query: Query | None = None
-            with contextlib.suppress(*self.failure):
+            with contextlib.suppress(*failures()):
                 query = Query(self._connection, self._sub(f"try {expression}"), self._plan, (expression,), sql)
             self._tries[expression] = query
         return self._tries[expression]
@@ -366,7 +366,7 @@ class Query:
         part = [a if a is None else a.slice(start, count) for a in arrays]
         try:
             made = self.run(part, count)[0]
-        except self.failure as error:
+        except failures() as error:
             if count == 1:
                 yield start, 1, _readable(blamed(error), self._plan.fields)
                 return

@@ -80,8 +80,8 @@ class Checked(msgspec.Struct, frozen=True):
     reads: tuple[int, ...]
     #: It is nothing but this column: values pass as they are, without DuckDB.
     column: int | None = None
-    #: The parser's tree of it, in our names.
-    tree: Any = None
+    #: The job's start is in it.
+    present: bool = False
 
 
 def internal(index: int) -> str:
@@ -119,7 +119,7 @@ class Parser:
     """Checks expressions over a DuckDB connection, whose parser and catalogue it asks."""
 
     def __init__(self, connection: Any, started: datetime.datetime) -> None:
-        self._connection = connection
+        self.connection = connection
         self._started = started.astimezone(datetime.UTC)
         self._skeleton = self._tree("NULL", "NULL")[0]
 
@@ -139,7 +139,7 @@ class Parser:
         reads = tuple(sorted(walk.reads))
         if rewritten["class"] == "COLUMN_REF" and len(rewritten["column_names"]) == 1:
             return Checked(text, "", reads, column=reads[0])
-        return Checked(text, self._sql(rewritten, text), reads, tree=rewritten)
+        return Checked(text, self._sql(rewritten, text), reads, present=walk.present)
 
     def _tree(self, sql: str, shown: str) -> tuple[Any, dict[str, Any]]:
         """The select statement without its one expression, and the expression."""
@@ -164,7 +164,7 @@ class Parser:
         return body
 
     def _ask(self, sql: str, argument: str) -> Any:
-        return self._connection.execute(sql, [argument]).fetchall()[0][0]
+        return self.connection.execute(sql, [argument]).fetchall()[0][0]
 
     def present(self, kind: str) -> dict[str, Any]:
         """The job's start as a constant of a type."""
@@ -212,7 +212,7 @@ class Parser:
 
     def _entries(self, name: str) -> list[_Function]:
         if not _CATALOGUE:
-            rows = self._connection.execute(
+            rows = self.connection.execute(
                 "SELECT DISTINCT lower(function_name), function_type, stability, macro_definition, "
                 "CASE WHEN macro_definition IS NULL THEN [] ELSE parameters END FROM duckdb_functions() WHERE internal"
             ).fetchall()
@@ -239,6 +239,7 @@ class _Walk:
         self._macro = macro
         self._seen = seen
         self.reads: set[int] = set()
+        self.present = False
 
     def expression(self, node: dict[str, Any], scope: frozenset[str]) -> dict[str, Any]:
         """The node rewritten. ``scope``: names that a lambda (or a macro) gives, in lower case."""
@@ -269,6 +270,7 @@ class _Walk:
             raise ConfigError(
                 f"{self._macro}() is refused: it means the present of each query", hint="now() is the job's start"
             )
+        self.present = True
         return self._parser.present(_PRESENT[name])
 
     def _column(self, node: dict[str, Any], scope: frozenset[str]) -> dict[str, Any]:

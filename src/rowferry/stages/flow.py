@@ -77,6 +77,10 @@ class Stage(Protocol):
     outputs: tuple[Output, ...]
     #: Rows that a batch should have at least, where calls have a cost of their own; 0: any batch is as good.
     batch_rows: int
+    #: What it was made with beside the config, and what that holds: ``look-up table 'a.csv'`` → its size and hash.
+    inputs: dict[str, str]
+    #: Whether it reads the job's start (``now()``).
+    reads_start: bool
 
     def worker(self) -> StageWorker: ...
 

@@ -6,6 +6,7 @@ quotes an empty text. A Parquet file's columns have the types that it says.
 
 from __future__ import annotations
 
+import hashlib
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -31,10 +32,13 @@ class LookupPlan:
     """One look-up table, keyed by the values of our columns."""
 
     def __init__(self, keys: tuple[int, ...], columns: Sequence[OutColumn], taken: Sequence[OutColumn],
-                 values: Sequence[pa.Array], rows: dict[Any, int], spec: Lookup) -> None:  # fmt: skip
+                 values: Sequence[pa.Array], rows: dict[Any, int], spec: Lookup,
+                 inputs: dict[str, str]) -> None:  # fmt: skip
         #: Our columns, by place, in the order of ``on``.
         self.keys = keys
         self.taken = tuple(taken)
+        #: As ``flow.Stage.inputs``.
+        self.inputs = inputs
         self._columns = tuple(columns)
         self._values = tuple(values)
         self._rows = rows
@@ -93,7 +97,7 @@ def load(spec: Lookup, columns: Sequence[OutColumn], folder: pathlib.Path) -> Lo
     """
     if not spec.on or not spec.take:
         raise ConfigError("a look-up needs on (our column = its column) and take (new column = its column)")
-    table = _read(spec.file, folder, [*spec.on.values(), *spec.take.values()])
+    table, mark = _read(spec.file, folder, [*spec.on.values(), *spec.take.values()])
     names = [c.name for c in columns]
     keys: list[int] = []
     parts: list[list[Any]] = []
@@ -117,7 +121,8 @@ def load(spec: Lookup, columns: Sequence[OutColumn], folder: pathlib.Path) -> Lo
         rows[key] = row
     taken = [OutColumn(ours, table[theirs][1]) for ours, theirs in spec.take.items()]
     values = [table[theirs][0] for theirs in spec.take.values()]
-    return LookupPlan(tuple(keys), [columns[i] for i in keys], taken, values, rows, spec)
+    inputs = {f"look-up table {spec.file!r}": mark}
+    return LookupPlan(tuple(keys), [columns[i] for i in keys], taken, values, rows, spec, inputs)
 
 
 def _key_values(spec: Lookup, column: OutColumn, name: str, array: pa.Array, form: Type) -> list[Any]:
@@ -141,13 +146,16 @@ def _key_values(spec: Lookup, column: OutColumn, name: str, array: pa.Array, for
     return values
 
 
-def _read(file: str, folder: pathlib.Path, wanted: Sequence[str]) -> dict[str, tuple[pa.Array, Type]]:
-    """The columns that are wanted, as arrays with their canonical types."""
+def _read(file: str, folder: pathlib.Path, wanted: Sequence[str]) -> tuple[dict[str, tuple[pa.Array, Type]], str]:
+    """The columns that are wanted, as arrays with their canonical types, and what tells the file from another."""
     path = folder / file
     if not path.is_file():
         raise ConfigError(f"there is no look-up table {str(path)!r}")
     try:
+        mark = _mark(path)
         table = _read_csv(path) if path.suffix.lower() in (".csv", ".tsv", ".txt") else _read_parquet(path)
+        if _mark(path) != mark:
+            raise ValueError("it changes while it is read")
     except (pa.ArrowException, OSError, ValueError) as error:
         raise ConfigError(f"the look-up table {str(path)!r} cannot be read: {' '.join(str(error).split())}") from None
     columns: dict[str, tuple[pa.Array, Type]] = {}
@@ -165,7 +173,14 @@ def _read(file: str, folder: pathlib.Path, wanted: Sequence[str]) -> dict[str, t
             columns[name] = (canonical_array(table.column(name), t), t)
         except DataError as error:
             raise ConfigError(f"the look-up table {file}, column {name!r}: {error}") from None
-    return columns
+    return columns, mark
+
+
+def _mark(path: pathlib.Path) -> str:
+    """A file's size and the hash of all of it. Raises OSError."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256")
+        return f"{file.tell()}:{digest.hexdigest()}"
 
 
 def _read_csv(path: pathlib.Path) -> pa.Table:

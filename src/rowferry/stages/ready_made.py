@@ -74,6 +74,8 @@ class RulePlan:
         self._made: Made | None = None
         #: The columns that the rule reads: all others pass as they are.
         self.reads: tuple[str, ...] = ()
+        #: As ``flow.Stage.inputs``.
+        self.inputs: dict[str, str] = {}
 
     def apply(self, batch: pa.RecordBatch) -> Outcome:
         """n rows with the columns ``before`` (canonical Arrow types) in, n rows with ``fields`` out.
@@ -159,6 +161,7 @@ def plan(
         if rule.on_error == "clamp" and not action.clamps:
             raise _no_clamp(rule, table, column.name)
         result._actions[index] = action
+        result.inputs |= action.inputs
         nullable = column.nullable or action.makes_null or rule.on_error in ("null", "quarantine")
         after[index] = OutColumn(column.name, action.type, nullable)
     result.fields = tuple(after)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import hmac
 import os
 from collections.abc import Callable, Iterable
 
@@ -29,6 +30,9 @@ TOKEN_BYTES = 32
 #: A base32 token has 26 characters of 128 bits: among 10^12 values two are alike with probability 10^-15.
 BASE32_BYTES = 16
 
+#: Hex digits that tell keys apart in a ledger.
+_MARK_DIGITS = 16
+
 #: Kinds of which each value has one text, whatever the column's width, so that a token is the same everywhere.
 _AS_TEXT = ("bool", "text", "char", "enum", "uuid", "opaque", "timetz", "date", "time", "timestamp", "timestamptz")
 _NUMBERS = ("decimal", "numeric")
@@ -46,7 +50,8 @@ def hash(rule: Rule, column: OutColumn, table: str, target_length: int | None) -
         raise wrong(f"algorithm is {algorithm!r}", column, table, hint="it is hmac-sha256 or blake2b")
     if encoding not in ("hex", "base32"):
         raise wrong(f"encoding is {encoding!r}", column, table, hint="it is hex or base32")
-    token = _tokens(algorithm, _key(rule, algorithm, column, table))
+    key = _key(rule, algorithm, column, table)
+    token = _tokens(algorithm, key)
     size = TOKEN_BYTES if encoding == "hex" else BASE32_BYTES
     type_ = Type("text", length=64 if encoding == "hex" else 26)
 
@@ -58,7 +63,12 @@ def hash(rule: Rule, column: OutColumn, table: str, target_length: int | None) -
         result = pc.take(written, encoded.indices)
         return Worked(result, len(result) - result.null_count)
 
-    return Action(type_, run)
+    return Action(type_, run, inputs={f"key in {rule.key_env}": _mark(key)})
+
+
+def _mark(key: bytes) -> str:
+    """What tells one key from another: a token as the target holds thousands of, which tells as little of the key."""
+    return hmac.digest(key, b"rowferry: which key this is", "sha256").hex()[:_MARK_DIGITS]
 
 
 def _key(rule: Rule, algorithm: str, column: OutColumn, table: str) -> bytes:

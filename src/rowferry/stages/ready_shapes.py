@@ -31,12 +31,14 @@ class Action(msgspec.Struct, frozen=True):
 
     clamps: where a value is unfit there is a nearest one; else there is NULL.
     makes_null: a value may become NULL by the rule itself.
+    inputs: as ``flow.Stage.inputs``.
     """
 
     type: Type
     run: Callable[[pa.Array], Worked]
     clamps: bool = False
     makes_null: bool = False
+    inputs: dict[str, str] = {}
 
 
 class Made(msgspec.Struct, frozen=True):

@@ -19,10 +19,10 @@ import pyarrow as pa
 from rowferry import compute as pc
 from rowferry.convert import Conversion, conversion
 from rowferry.errors import ConfigError, DataError, RowferryError
-from rowferry.stages import callables, expression_query, ready_made
-from rowferry.stages.expression_kernels import Swift, compiled
+from rowferry.stages import callables, expression_query, expression_syntax, ready_made
 from rowferry.stages.expression_query import Query
-from rowferry.stages.expressions import Checked, Parser, unknown
+from rowferry.stages.expression_work import Asked, Swift, Work
+from rowferry.stages.expressions import Parser, unknown
 from rowferry.stages.flow import OutColumn, Output, Passed
 from rowferry.stages.frame import Column, Frame
 from rowferry.stages.spec import Cast, TableSpec
@@ -51,14 +51,9 @@ class Bench:
             self._connection = expression_query.connect()
         return self._connection
 
-    def query(self, plan: expression_query.Plan) -> Query | Swift:
-        types = [field.type for field in plan.fields]
-        kernels = [compiled(c, types, made.type) for c, made in zip(plan.checked, plan.made, strict=True)]
-        return Swift(plan, kernels, self._query) if any(kernels) else self._query(plan)
-
-    def _query(self, plan: expression_query.Plan, chosen: Sequence[int] | None = None) -> Query:
+    def swift(self, work: Work) -> Swift:
         self._queries += 1
-        return Query(self.connection, str(self._queries), plan, chosen)
+        return Swift(work, lambda: self.connection, str(self._queries))
 
     def close(self) -> None:
         if self._connection is not None:
@@ -69,6 +64,8 @@ class Bench:
 class Step:
     """One part of a transform. ``bind`` gives what a worker runs; a step without state gives the same to all."""
 
+    needs_duckdb = False
+
     def bind(self, bench: Bench) -> Run:
         raise NotImplementedError
 
@@ -78,7 +75,8 @@ class Transform:
 
     def __init__(
         self, table: str, reads: tuple[str, ...], places: tuple[int | None, ...], outputs: tuple[Output, ...],
-        steps: tuple[Step, ...], leave: tuple[int, ...], last: callables.Call | None,
+        steps: tuple[Step, ...], leave: tuple[int, ...], last: callables.Call | None, inputs: dict[str, str],
+        reads_start: bool,
     ) -> None:  # fmt: skip
         self.table = table
         self.reads = reads
@@ -87,8 +85,10 @@ class Transform:
         self.steps = steps
         self.leave = leave
         self.last = last
+        self.inputs = inputs
+        self.reads_start = reads_start
         #: Rows that a batch should have at least (0: any): a run of DuckDB costs 0.35 ms, however few they are.
-        self.batch_rows = _BATCH_ROWS if any(isinstance(step, (_Set, _Where)) for step in steps) else 0
+        self.batch_rows = _BATCH_ROWS if any(step.needs_duckdb for step in steps) else 0
         self.schema = pa.schema([pa.field(c.name, c.type.arrow) for c in outputs[0].columns]) if not last else None
 
     def worker(self) -> TransformWorker:
@@ -179,6 +179,8 @@ class _Builder:
         self.required: set[str] = set()
         self.steps: list[Step] = []
         self.bench = Bench()
+        self.inputs: dict[str, str] = {}
+        self.reads_start = False
         self._started = started
         self._parser: Parser | None = None
 
@@ -208,8 +210,9 @@ class _Builder:
             outputs = last.outputs
         places = tuple(reads.index(name) if name in reads else None for name in self.sources)
         return Transform(
-            self.table, reads, places, outputs, tuple(self.steps), tuple(index for _, index in leave), last
-        )
+            self.table, reads, places, outputs, tuple(self.steps), tuple(index for _, index in leave), last,
+            self.inputs, self.reads_start,
+        )  # fmt: skip
 
     def _renamed(self, index: int, name: str) -> OutColumn:
         return msgspec.structs.replace(self.columns[index].out, name=name)
@@ -244,6 +247,7 @@ class _Builder:
         before = {c.name: c for c in self.columns}
         read = frozenset(d for name in plan.reads if name in before for d in before[name].deps)
         self.required |= read
+        self.inputs |= plan.inputs
         self.columns = [Column(out, before[out.name].deps if out.name in before else read) for out in plan.fields]
         self.steps.append(_Ruled(plan, [c.out for c in before.values()]))
 
@@ -253,6 +257,7 @@ class _Builder:
         plan = lookup.load(table, [c.out for c in self.columns], self.folder)
         deps = frozenset(d for i in plan.keys for d in self.columns[i].deps)
         self.required |= deps
+        self.inputs |= plan.inputs
         places = [self._put(out.name, Column(out, deps)) for out in plan.taken]
         self.steps.append(_LookedUp(plan, places))
 
@@ -261,15 +266,20 @@ class _Builder:
             self._parser = Parser(self.bench.connection, self._started)
         return self._parser
 
-    def _check(self, column: str | None, text: str) -> Checked:
+    def _asked(self, column: str | None, text: str, names: Sequence[str]) -> Asked:
+        """An expression, read without DuckDB where that is enough. Raises ConfigError where DuckDB refuses it."""
+        node = expression_syntax.read(text, names)
+        if node is not None:
+            return Asked(column, text, node, None)
         try:
-            return self.parser().check(text, self.names)
+            return Asked(column, text, None, self.parser().check(text, names))
         except ConfigError as error:
             raise error.at(column=column) from None
 
-    def _plan(self, columns: Sequence[str | None], checked: Sequence[Checked]) -> expression_query.Plan:
+    def _work(self, asked: Sequence[Asked]) -> Work:
+        self.reads_start |= any(one.reads_start for one in asked)
         fields = [expression_query.Field(c.name, c.out.type) for c in self.columns]
-        return expression_query.plan(self.bench.connection, fields, checked, columns)
+        return Work(fields, asked, self._started, self.parser)
 
     def _set_and_where(self) -> None:
         where = self.spec.where
@@ -282,45 +292,44 @@ class _Builder:
 
     def _reads_nothing_set(self, where: str) -> bool:
         names = [*self.names, *(name for name in self.spec.set if name not in self.names)]
-        reads = self.parser().check(where, names).reads
+        reads = self._asked(None, where, names).reads
         return not {names[i] for i in reads} & set(self.spec.set)
 
     def _set(self) -> None:
         aliases: list[tuple[str, int]] = []
-        worked: list[tuple[str, Checked]] = []
+        worked: list[tuple[str, Asked]] = []
         for name, text in self.spec.set.items():
-            one = self._check(name, text)
-            if one.column is not None:
-                aliases.append((name, one.column))
+            one = self._asked(name, text, self.names)
+            if one.alias is not None:
+                aliases.append((name, one.alias))
             else:
                 worked.append((name, one))
         if not self.spec.set:
             return
-        names = [name for name, _ in worked]
-        plan = self._plan(names, [one for _, one in worked]) if worked else None
+        work = self._work([one for _, one in worked]) if worked else None
         before = list(self.columns)
-        self.required |= {d for _, one in worked for i in one.reads for d in before[i].deps}
         places: list[int] = []
-        for (name, one), made in zip(worked, plan.made if plan else (), strict=True):
-            deps = frozenset(d for i in one.reads for d in before[i].deps)
-            places.append(self._put(name, Column(OutColumn(name, made.type), deps)))
+        for (name, _), made, reads in zip(worked, work.types if work else (), work.reads if work else (), strict=True):
+            deps = frozenset(d for i in reads for d in before[i].deps)
+            self.required |= deps
+            places.append(self._put(name, Column(OutColumn(name, made), deps)))
         moved: list[tuple[int, int]] = []
         for name, index in aliases:
             out = msgspec.structs.replace(before[index].out, name=name)
             moved.append((self._put(name, Column(out, before[index].deps)), index))
-        self.steps.append(_Set(plan, tuple(names), tuple(places), tuple(moved), self.spec.set_on_error))
+        names = tuple(name for name, _ in worked)
+        self.steps.append(_Set(work, names, tuple(places), tuple(moved), self.spec.set_on_error))
 
     def _where(self, text: str) -> None:
-        one, given = self._check(None, text), None
-        if one.column is not None:
-            given = self.columns[one.column].out.type
-            one = self._check(None, f"({text}) IS TRUE")
-        plan = self._plan([None], [one])
-        given = given if given is not None else plan.made[0].type
-        if given.kind != "bool":
-            raise ConfigError(f"{text!r} is no condition: it gives {given}")
-        self.required |= {d for i in one.reads for d in self.columns[i].deps}
-        self.steps.append(_Where(plan, self.spec.set_on_error))
+        one = self._asked(None, text, self.names)
+        if one.alias is not None:
+            _require_condition(text, self.columns[one.alias].out.type)
+            # DuckDB gives no name to what is a column alone.
+            one = one._replace(text=f"({text}) IS TRUE", checked=None)
+        work = self._work([one])
+        _require_condition(text, work.types[0])
+        self.required |= {d for i in work.reads[0] for d in self.columns[i].deps}
+        self.steps.append(_Where(work, self.spec.set_on_error))
 
     def _casts(self) -> None:
         for name, given in self.spec.cast.items():
@@ -376,6 +385,11 @@ class _Builder:
                 raise ConfigError("order names it twice", column=name)
             first.append(left[names.index(name)])
         return first + [c for c in left if c not in first]
+
+
+def _require_condition(text: str, given: Type) -> None:
+    if given.kind != "bool":
+        raise ConfigError(f"{text!r} is no condition: it gives {given}")
 
 
 def _of_where(run: Callable[[str], Any], where: str) -> Any:
@@ -447,42 +461,43 @@ class _Set(Step):
     """Expressions over the columns so far, all at once."""
 
     def __init__(
-        self, plan: expression_query.Plan | None, names: tuple[str, ...], places: tuple[int, ...],
-        moved: tuple[tuple[int, int], ...], on_error: str,
+        self, work: Work | None, names: tuple[str, ...], places: tuple[int, ...], moved: tuple[tuple[int, int], ...],
+        on_error: str,
     ) -> None:  # fmt: skip
-        self._plan = plan
+        self._work = work
         self._names = names
         self._places = places
         self._moved = moved
         self._on_error = on_error
+        self.needs_duckdb = work is not None and work.needs_duckdb
 
     def bind(self, bench: Bench) -> Run:
-        query = bench.query(self._plan) if self._plan is not None else None
-        return lambda frame: self._run(frame, query)
+        swift = bench.swift(self._work) if self._work is not None else None
+        return lambda frame: self._run(frame, swift)
 
-    def _run(self, frame: Frame, query: Query | Swift | None) -> None:
+    def _run(self, frame: Frame, swift: Swift | None) -> None:
         before = list(frame.arrays)
         refused: list[tuple[int, str, str]] = []
         made: list[pa.Array] = []
-        if query is not None:
-            made = _worked(frame, query, self._names, self._on_error, refused)
+        if swift is not None:
+            made = _worked(frame, swift, self._names, self._on_error, refused)
         _place(frame, self._places, made)
         _place(frame, [to for to, _ in self._moved], [before[index] for _, index in self._moved])
         frame.refuse(refused)
 
 
 def _worked(
-    frame: Frame, query: Query | Swift, names: Sequence[str | None], on_error: str, refused: list[tuple[int, str, str]]
+    frame: Frame, swift: Swift, names: Sequence[str | None], on_error: str, refused: list[tuple[int, str, str]]
 ) -> list[pa.Array]:
-    """The arrays of a query's expressions; rows on which one fails stop the job, become NULL or are set aside."""
+    """The arrays of a step's expressions; rows on which one fails stop the job, become NULL or are set aside."""
     try:
-        return query.run(frame.arrays, frame.count)
-    except query.failure:
-        return [_settled(frame, query, i, name, on_error, refused) for i, name in enumerate(names)]
+        return swift.run(frame.arrays, frame.count)
+    except expression_query.failures():
+        return [_settled(frame, swift.whole, i, name, on_error, refused) for i, name in enumerate(names)]
 
 
 def _settled(
-    frame: Frame, query: Query | Swift, index: int, name: str | None, on_error: str, refused: list[tuple[int, str, str]]
+    frame: Frame, query: Query, index: int, name: str | None, on_error: str, refused: list[tuple[int, str, str]]
 ) -> pa.Array:
     """The array of one expression, where one of several failed."""
     if on_error == "refuse":
@@ -499,17 +514,18 @@ def _settled(
 
 
 class _Where(Step):
-    def __init__(self, plan: expression_query.Plan, on_error: str) -> None:
-        self._plan = plan
+    def __init__(self, work: Work, on_error: str) -> None:
+        self._work = work
         self._on_error = on_error
+        self.needs_duckdb = work.needs_duckdb
 
     def bind(self, bench: Bench) -> Run:
-        query = bench.query(self._plan)
-        return lambda frame: self._run(frame, query)
+        swift = bench.swift(self._work)
+        return lambda frame: self._run(frame, swift)
 
-    def _run(self, frame: Frame, query: Query | Swift) -> None:
+    def _run(self, frame: Frame, swift: Swift) -> None:
         refused: list[tuple[int, str, str]] = []
-        mask = pc.fill_null(_worked(frame, query, [None], self._on_error, refused)[0], False)
+        mask = pc.fill_null(_worked(frame, swift, [None], self._on_error, refused)[0], False)
         if refused:
             # A row whose condition cannot be told is set aside, not left out.
             aside = {row for row, _, _ in refused}
