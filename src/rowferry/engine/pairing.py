@@ -9,7 +9,7 @@ import msgspec
 
 from rowferry import selection
 from rowferry.adapters import registry
-from rowferry.adapters.protocol import Source
+from rowferry.adapters.protocol import Source, Target
 from rowferry.engine import planner, spelling
 from rowferry.engine.request import Request
 from rowferry.engine.scan import blamed_on_target
@@ -42,8 +42,11 @@ class Pairs(msgspec.Struct):
     notes: list[str] = msgspec.field(default_factory=list)
 
 
-def pair(source: Source, target: Source, request: Request) -> Pairs:
-    """Pairs the tables that were asked for. Raises ConfigError for a name that the source does not have."""
+def pair(source: Source, target: Source, request: Request, written: Target) -> Pairs:
+    """Pairs the tables that were asked for. Raises ConfigError for a name that the source does not have.
+
+    written: the target as what copies are written to, whose ledger says when they began.
+    """
     pairs = Pairs()
     chosen = planner.choose_tables(source, request)
     partners = _partners(chosen, target, request, pairs)
@@ -54,7 +57,7 @@ def pair(source: Source, target: Source, request: Request) -> Pairs:
         if table is None:
             raise ConfigError("no such table in the source", table=str(name))
         if name in asked:
-            fed |= _pair_passed(table, partner, asked[name], target, request, pairs)
+            fed |= _pair_passed(table, partner, asked[name], target, request, pairs, written)
         elif (other := _described(target, partner)) is None:
             pairs.absent.append(table)
         else:
@@ -69,11 +72,11 @@ def _described(target: Source, name: TableName) -> Table | None:
 
 
 def _pair_passed(
-    source: Table, partner: TableName, asked: Asked, target: Source, request: Request, pairs: Pairs
+    source: Table, partner: TableName, asked: Asked, target: Source, request: Request, pairs: Pairs, written: Target
 ) -> set[TableName]:
     """Pairs what comes out of a source table's transform and dedup with the tables that it goes to; returns those
     beside its own."""
-    from rowferry.engine import transforming
+    from rowferry.engine import job_starts, transforming
 
     if not asked.transforms:
         other = _described(target, partner)
@@ -82,7 +85,8 @@ def _pair_passed(
         else:
             _pair_output(planner.without_wire(source), source, other, asked, None, 0, request, pairs)
         return set()
-    passage = planner.passage(source, asked, request, lambda: _described(target, partner))
+    begun = job_starts.begun_in(written, request, pairs.notes)
+    passage = planner.passage(source, asked, request, lambda: _described(target, partner), begun)
     if passage.in_the_way:
         reasons = tuple(f"column {r.column!r}: {r.reason}" for r in passage.in_the_way)
         pairs.unlike.append(Unlike(source, source, reasons))

@@ -33,6 +33,7 @@ from rowferry.stages import digest
 from rowferry.types import TEXTS, Type
 
 if TYPE_CHECKING:
+    from rowferry.engine.job_starts import Begun
     from rowferry.engine.transforming import Asked, Passage
 
 #: Kinds that travel as the engine's own bytes between two columns of one native type: what the
@@ -169,9 +170,12 @@ def asked_for(names: Sequence[TableName], request: Request) -> dict[TableName, A
     return transforming.asked_for(names, request)
 
 
-def passage(source: Table, asked: Asked, request: Request, standing: Callable[[], Table | None]) -> Passage:
+def passage(
+    source: Table, asked: Asked, request: Request, standing: Callable[[], Table | None], begun: Begun | None = None
+) -> Passage:
     """A table's way through its transform, which sees its columns in the forms that policies choose. standing: gives
-    the target's table, where it stays as it is. Raises ConfigError for what cannot be done to them."""
+    the target's table, where it stays as it is. begun: gives the start of the job whose rows are compared. Raises
+    ConfigError for what cannot be done to them."""
     from rowferry.engine import transforming
 
     fields: list[tuple[str, Type, bool]] = []
@@ -188,7 +192,7 @@ def passage(source: Table, asked: Asked, request: Request, standing: Callable[[]
         if (none := _no_bool(source, column, request, policy)) is not None:
             refusals[column.name] = none
         fields.append((column.name, forms[0] if forms else column.type, column.nullable or policy == "null"))
-    return transforming.passage(source, asked, fields, refusals, request, standing)
+    return transforming.passage(source, asked, fields, refusals, request, standing, begun)
 
 
 def without_wire(table: Table) -> Table:

@@ -309,7 +309,7 @@ class _Sending:
         out: list[tuple[Kept, list[tuple[TableWay, pa.RecordBatch]]]] = []
         try:
             assert plan.transform is not None
-            stage = transforming.stage_of(plan.transform, str(plan.source.name))
+            stage = transforming.stage_of(plan.transform, str(plan.source.name), mended=True)
             outputs = [t for t in self._job.tables if plan.index in (t.index, t.fed_by)]
             ways = {t.output: way_now(self._target, t, kept.PASSED) for t in outputs}
             worker = stage.worker()

@@ -210,7 +210,7 @@ class Copy:
 
     def _plan_of(self, job: JobRow) -> Plan:
         plan = plan_of(job)
-        if not self._request.functions:
+        if not self._request.transforms:
             return plan
         from rowferry.engine import transforming
 

@@ -12,7 +12,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -23,6 +23,9 @@ from rowferry.errors import ConfigError
 from rowferry.model import Column, Refusal, Table, TableName, TablePlan
 from rowferry.stages import flow, spec
 from rowferry.types import Type, dump, load
+
+if TYPE_CHECKING:
+    from rowferry.engine.job_starts import Begun
 
 #: (name, the form that it is read in, nullable) of a source column.
 Field = tuple[str, Type, bool]
@@ -148,8 +151,27 @@ def _token_of(function: Callable[..., Any]) -> str:
     return token
 
 
-def stage_of(described: dict[str, Any], table: str) -> flow.Stage:
-    """The stage of a ``TablePlan.transform``. Raises ConfigError for what it cannot be made of."""
+def stage_of(described: dict[str, Any], table: str, *, mended: bool = False) -> flow.Stage:
+    """The stage of a ``TablePlan.transform``. Raises ConfigError for what it cannot be made of, and where look-up
+    tables or keys are others than when the job began.
+
+    mended: look-up tables may be others (a row that was set aside found nothing in them).
+    """
+    stage = _opened({name: value for name, value in described.items() if name != "inputs"}, table)
+    began_with = described.get("inputs", {})
+    for name, mark in stage.inputs.items():
+        if began_with.get(name, mark) != mark and not (mended and name.startswith("look-up")):
+            raise ConfigError(
+                f"the {name} is another one than when the job began, and rows that are sent now would not be worked "
+                "out as those before",
+                table=table,
+                hint="bring it back as it was; or begin anew, by --job with a new name (and --mode truncate or "
+                "replace, since rows of the job before are there)",
+            )
+    return stage
+
+
+def _opened(described: dict[str, Any], table: str) -> flow.Stage:
     key = msgspec.json.encode([described, table])
     with _lock:
         if key not in _stages:
@@ -178,15 +200,18 @@ def stage_of(described: dict[str, Any], table: str) -> flow.Stage:
 
 
 def bound(plans: Sequence[TablePlan], request: Request) -> tuple[TablePlan, ...]:
-    """Plans out of a ledger, with the functions of this call in the place of those that had been given then."""
-    if not any(plan.transform is not None and plan.transform["function"] is not None for plan in plans):
-        return tuple(plans)
+    """Plans out of a ledger, with the functions of this call in the place of those that had been given then.
+
+    Raises ConfigError where they cannot go on: look-up tables or keys are others than when the job began.
+    """
     asked = asked_for(list(dict.fromkeys(plan.source.name for plan in plans)), request)
     out = []
     for plan in plans:
         function = asked[plan.source.name].function if plan.source.name in asked else None
         if plan.transform is not None and plan.transform["function"] is not None and function is not None:
             plan = msgspec.structs.replace(plan, transform={**plan.transform, "function": _token_of(function)})
+        if plan.transform is not None:
+            stage_of(plan.transform, str(plan.source.name))
         out.append(plan)
     return tuple(out)
 
@@ -229,8 +254,10 @@ def passage(
     refusals: dict[str, Refusal],
     request: Request,
     standing: Callable[[], Table | None],
+    begun: Begun | None = None,
 ) -> Passage:
-    """Opens a table's stage. standing: gives the target's table, where it stays as it is.
+    """Opens a table's stage. standing: gives the target's table, where it stays as it is. begun: gives the start of
+    the job whose rows are compared (None: that is now).
 
     Raises ConfigError for what the stage cannot be made of.
     """
@@ -244,6 +271,10 @@ def passage(
     lengths = _lengths(asked, fields, standing, request)
     described = description(asked, fields, request, datetime.datetime.now(datetime.UTC), lengths)
     stage = stage_of(described, str(source.name))
+    if begun is not None and stage.reads_start:
+        described["started"] = begun(source, described)
+        stage = stage_of(described, str(source.name))
+    described["inputs"] = stage.inputs
     kept = tuple(p for p in request.policies if p[1] in ("null", "clamp"))
     return Passage(
         source=source,

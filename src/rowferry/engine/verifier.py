@@ -130,7 +130,7 @@ class Verification:
         if self._second is None:
             with self._ends(read_only=not request.repair) as (source, target, written):
                 if self._pairs is None:
-                    self._pairs = self._paired(source, written)
+                    self._pairs = self._paired(source, target, written)
                 guarantee = self._open_snapshots(source, written)
                 self._compare(source, written, guarantee, self._look)
                 if request.repair and any(not found.equal for _, found in self._look.found.values()):
@@ -156,8 +156,8 @@ class Verification:
                 self.began = True
                 yield source, target, written
 
-    def _paired(self, source: Source, written: Source) -> Pairs:
-        pairs = pair(source, written, self._request)
+    def _paired(self, source: Source, target: Target, written: Source) -> Pairs:
+        pairs = pair(source, written, self._request, target)
         if pairs.problems:
             raise RefusedError("; ".join(pairs.problems))
         if not (pairs.tables or pairs.absent or pairs.unlike):
