@@ -217,6 +217,70 @@ class Asking(Protocol):
         """A connection of its own, which takes no part in what is copied; opened by the first question."""
 
 
+class LooseKey(msgspec.Struct, frozen=True):
+    """A unique key under which different values can be one: 'a' and 'A', 'a' and 'a ', what begins alike."""
+
+    table: TableName
+    name: str
+    #: The table's columns that it is made of.
+    columns: tuple[str, ...]
+    #: How it compares, in plain words: ``email by NOCASE``.
+    how: str
+    #: Those of ``columns`` that it compares by their values alone.
+    exact: tuple[str, ...] = ()
+    #: The adapter's own: the SQL of each part, and the condition of the rows that the key holds for. Equal in two
+    #: databases of one engine: compared alike.
+    parts: tuple[str, ...] = ()
+    where: str | None = None
+    #: The adapter's own: the SQL that says that two parts are equal, where it is not ``=``.
+    equal: tuple[str, ...] = ()
+    #: NULLs are equal, too.
+    nulls: bool = False
+    #: Why the server cannot be asked about it.
+    unasked: str | None = None
+
+
+class Collisions(msgspec.Struct, frozen=True):
+    """Keys that are one key: how many, and two spellings of the first ones, as literals.
+    The same of keys that a row of the table has already (sent, there)."""
+
+    count: int = 0
+    shown: tuple[tuple[str, str], ...] = ()
+    held: int = 0
+    held_shown: tuple[tuple[str, str], ...] = ()
+
+
+class KeyTrial(Protocol):
+    """Keys that are held against each other by the server that will have to take them. They stand in a temporary
+    table of a session of its own: nothing of it stays. Used by one thread at a time (``Target.cut`` apart)."""
+
+    def add(self, batches: Sequence[pa.RecordBatch]) -> None:
+        """Keys: a column for each of the key's, in its type. Raises TargetError, DataError."""
+
+    def collisions(self, most: int, *, spellings: bool, held: str | None) -> Collisions:
+        """What collides; at most ``most`` pairs are shown. spellings: a key that comes again to the letter counts
+        for nothing. held: rows of the table count too: ``any`` that has the key, ``other`` that spell it otherwise.
+        Raises TargetError."""
+
+    def close(self) -> None: ...
+
+
+@runtime_checkable
+class Loose(Protocol):
+    """A source or target whose unique keys may take different values for one."""
+
+    def loose_keys(self, tables: Sequence[Table]) -> list[LooseKey]:
+        """Those unique keys of existing tables, nullable ones included."""
+
+
+@runtime_checkable
+class Comparing(Loose, Protocol):
+    """A target that can be asked which keys those are."""
+
+    def key_trial(self, table: Table, key: LooseKey, columns: Sequence[ColumnPlan]) -> KeyTrial:
+        """columns: those of the key, in its order. Raises TargetError, also where it may make no temporary table."""
+
+
 class Reader(Protocol):
     """One connection of a source, in the source's snapshot. Used by one thread at a time."""
 

@@ -330,6 +330,16 @@ def at(name: TableName) -> Iterator[None]:
         raise
 
 
+@contextlib.contextmanager
+def closed_on_failure(session: S) -> Iterator[S]:
+    """A session that is handed on to its new owner, or closed where that comes to nothing."""
+    try:
+        yield session
+    except BaseException:
+        session.close()
+        raise
+
+
 def without_keys(delete: pa.RecordBatch, insert: Sequence[pa.RecordBatch], key: Sequence[str]) -> pa.RecordBatch:
     """The keys to delete that no inserted row has."""
     inserted = pa.Table.from_batches(insert).select(list(key))

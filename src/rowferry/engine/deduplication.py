@@ -37,9 +37,10 @@ def dedup_of(plan: TablePlan) -> Dedup:
     return msgspec.convert(plan.dedup, Dedup)
 
 
-def all_problems(plans: Sequence[TablePlan], request: Request) -> list[str]:
-    """What is in the way of the tables' dedups, in plain words."""
-    out = [problem for plan in plans for problem in problems(plan, request)]
+def all_problems(plans: Sequence[TablePlan], request: Request, asked: bool) -> list[str]:
+    """What is in the way of the tables' dedups, in plain words. asked: loose keys of tables that stand already are
+    asked about (``colliding``)."""
+    out = [problem for plan in plans for problem in problems(plan, request, asked)]
     if request.keep_duplicates is not None:
         from rowferry.engine import duplicates
 
@@ -50,7 +51,7 @@ def all_problems(plans: Sequence[TablePlan], request: Request) -> list[str]:
     return out
 
 
-def problems(plan: TablePlan, request: Request) -> list[str]:
+def problems(plan: TablePlan, request: Request, asked: bool) -> list[str]:
     """The same for one table."""
     if plan.dedup is None:
         return []
@@ -78,23 +79,35 @@ def problems(plan: TablePlan, request: Request) -> list[str]:
         planned = next(c for c in plan.columns if c.target == column)
         if (why := winners.unordered(planned.form)) is not None:
             out.append(f"{name}, column {column!r}: {why}")
-    return out + [f"{name}, {why}" for why in _loose(plan, dedup)]
+    if asked and plan.exists and plan.load_name is None:
+        return out
+    return out + [f"{name}, {why}" for why in _loose(plan, dedup, request)]
 
 
-def _loose(plan: TablePlan, dedup: Dedup) -> list[str]:
-    """Key columns by which the target could take two keys for one."""
+def _loose(plan: TablePlan, dedup: Dedup, request: Request) -> list[str]:
+    """Key columns by which the target could take two keys for one, where nobody can be asked."""
     by = dedup.by or tuple(c.target for c in plan.columns)
     keyed = {name for key in (plan.target.primary_key, *plan.target.unique_keys) for name in key}
     out = []
     for name in by:
         column = plan.target.column(name)
-        if name in keyed and (column.collation is not None or column.type.kind == "opaque"):
+        loose = column.collation is not None or column.type.kind == "opaque"
+        if name in keyed and loose and not _is_kept(plan, name, request):
             how = f"by {column.collation}" if column.collation is not None else f"as {column.native}"
             out.append(
                 f"column {name!r}: the target's key compares it {how}, so that two keys could be one there; bring it "
                 f'to one spelling (set = {{ {name} = "lower({name})" }}) into a column that is compared by its bytes'
             )
     return out
+
+
+def _is_kept(plan: TablePlan, name: str, request: Request) -> bool:
+    """Whether a key column of a table that will be made is compared as in the source, whose keys the table gets."""
+    if plan.exists or request.source.engine != request.target.engine:
+        return False
+    column = next(c for c in plan.columns if c.target == name)
+    theirs = (plan.derived or plan.source).column(column.source)
+    return (theirs.native, theirs.collation) == (column.column.native, column.column.collation)
 
 
 def gathers(plan: TablePlan, mode: str) -> bool:
@@ -166,7 +179,7 @@ def open_dedups(
                 dedup_of(table),
                 [c.target for c in table.columns],
                 [c.comparison for c in table.columns],
-                limits.DEDUP_BYTES // len(asked),
+                memory_bytes // len(asked),
                 ranked=is_ranked(table),
             )
             if duplicates is not None:

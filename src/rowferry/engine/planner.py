@@ -6,7 +6,6 @@ collected, so that a user sees the whole list at once and not one an attempt.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -14,7 +13,7 @@ import msgspec
 
 from rowferry import convert, selection
 from rowferry.adapters import registry
-from rowferry.adapters.protocol import Capabilities, Folding, Placed, Source, Target
+from rowferry.adapters.protocol import Capabilities, Comparing, Folding, LooseKey, Placed, Source, Target
 from rowferry.engine import replacing, spelling
 from rowferry.engine.request import Request
 from rowferry.engine.waves import with_waves
@@ -27,7 +26,6 @@ from rowferry.model import (
     Table,
     TableName,
     TablePlan,
-    is_own,
 )
 from rowferry.stages import digest
 from rowferry.types import TEXTS, Type
@@ -54,6 +52,8 @@ class Findings(msgspec.Struct):
     blockers: list[str] = msgspec.field(default_factory=list)
     missing_privileges: list[str] = msgspec.field(default_factory=list)
     notes: list[str] = msgspec.field(default_factory=list)
+    #: Unique keys of the target that may take keys of the source for one: asked about under the source's snapshot.
+    loose_keys: list[tuple[TablePlan, LooseKey]] = msgspec.field(default_factory=list)
 
     def refuse(self, table: TableName, refusal: Refusal) -> None:
         self.refusals.setdefault(str(table), []).append(refusal)
@@ -112,7 +112,7 @@ def plan_copy(source: Source, target: Target, request: Request) -> Findings:
     if not chosen:
         findings.notes.append("the source has no tables")
     named = [(name, _in_own_database(new or _own_name(name, request), target, caps)) for name, new in chosen]
-    findings.blockers += name_problems(named, caps)
+    findings.blockers += spelling.name_problems(named, caps)
     if findings.blockers:
         return findings
     asked = asked_for([name for name, _ in named], request)
@@ -142,13 +142,30 @@ def plan_copy(source: Source, target: Target, request: Request) -> Findings:
             findings.blockers += [f"table {str(standing.name)!r} in the target: {o}" for o in obstacles]
     if request.mode == "replace":
         findings.tables = replacing.with_attachments(target, findings.tables, findings.blockers, findings.notes)
+    findings.loose_keys = _loose_keys(source, target, findings.tables, request)
     if request.keep_duplicates is not None or any(p.dedup is not None for p in findings.tables):
         from rowferry.engine import deduplication
 
-        findings.blockers += deduplication.all_problems(findings.tables, request)
+        judged = isinstance(target, Comparing)  # of a table that stands, its keys are asked about
+        findings.blockers += deduplication.all_problems(findings.tables, request, judged)
     creating = [p.load_name or p.target.name for p in findings.tables if not p.exists or p.load_name]
     findings.missing_privileges += target.missing_privileges([p.target for p in findings.tables if p.exists], creating)
     return findings
+
+
+def _loose_keys(
+    source: Source, target: Target, plans: Sequence[TablePlan], request: Request
+) -> list[tuple[TablePlan, LooseKey]]:
+    """Of tables that stand and get texts, the unique keys that are to be asked about."""
+    standing = [p for p in plans if p.exists and p.load_name is None and any(c.form.kind in TEXTS for c in p.columns)]
+    if not standing or not isinstance(target, Comparing):
+        return []
+    keys = target.loose_keys([p.target for p in standing])
+    if not keys:
+        return []
+    from rowferry.engine import colliding
+
+    return colliding.questions(source, keys, standing, request)
 
 
 def _measured(origin: Source, table: Table, request: Request) -> Table:
@@ -247,14 +264,9 @@ def _in_own_database_of(name: str, target: Target, request: Request) -> TableNam
 
 def _feeding_problems(tables: Sequence[TablePlan], caps: Capabilities) -> list[str]:
     """What is in the way of tables that are fed from the chunks of another."""
-    problems = name_problems([(p.source.name, p.target.name) for p in tables], caps)
+    problems = spelling.name_problems([(p.source.name, p.target.name) for p in tables], caps)
     for plan in (p for p in tables if p.fed_by is not None):
         feeder = tables[plan.fed_by or 0]
-        if caps.engine == "files":
-            problems.append(
-                f"table {str(plan.source.name)!r} feeds {str(plan.target.name)!r} beside its own: a folder of files "
-                "cannot take rows of two tables in one piece; copy them with two commands"
-            )
         if any(key.parent == plan.target.name for key in feeder.target.foreign_keys):
             problems.append(
                 f"table {str(feeder.target.name)!r} has a foreign key to {str(plan.target.name)!r}, whose rows come "
@@ -277,45 +289,6 @@ def _in_own_database(name: TableName, target: Target, caps: Capabilities) -> Tab
     own = target.place()[1] or ""
     same = name.schema.lower() == own.lower() if caps.names_fold_case else name.schema == own
     return TableName(None, name.name) if same else name
-
-
-def name_problems(names: Sequence[tuple[TableName, TableName]], caps: Capabilities) -> list[str]:
-    """Target names that are too long, need schemas that are not there, or collide. names: (source, target)."""
-    problems = []
-    seen: dict[tuple[str | None, str], tuple[TableName, TableName]] = {}
-    for source, name in names:
-        if name.schema is not None and not caps.schemas:
-            problems.append(
-                f"table {str(name)!r}: {caps.engine} has no schemas; give it a name with --table {name}:NEWNAME"
-            )
-        if is_own(name.name):
-            problems.append(f"table {str(name)!r}: the name is kept for rowferry's own tables; give it another")
-        folded = (name.schema, name.name)
-        if caps.names_fold_case:
-            folded = (name.schema and name.schema.lower(), name.name.lower())
-        if folded in seen:
-            one, its = seen[folded]
-            what = f"would both be named {str(name)!r}" if its == name else f"would have one name in {caps.engine}"
-            problems.append(f"tables {str(one)!r} and {str(source)!r} {what}; rename one with --table NAME:NEWNAME")
-        seen[folded] = (source, name)
-        problems += [f"table {str(name)!r}: {p}" for p in _length_problem(name.name, caps)]
-    return problems
-
-
-def _length_problem(name: str, caps: Capabilities) -> list[str]:
-    if not name and not caps.names_empty:
-        return [f"{caps.engine} has no empty names"]
-    if caps.names_unfit is not None and (found := re.search(caps.names_unfit, name)):
-        return [f"the name {name[:20]!r} has {found[0]!r} in it, which {caps.engine} does not take there"]
-    if caps.name_max is None:
-        return []
-    length = len(name.encode()) if caps.name_in_bytes else len(name)
-    if length <= caps.name_max:
-        return []
-    return [
-        f"the name {name[:20]!r}… is {length} {'bytes' if caps.name_in_bytes else 'characters'} long; "
-        f"{caps.engine} holds {caps.name_max}"
-    ]
 
 
 def _plan_table(
@@ -410,7 +383,7 @@ def _plan_columns(
         if found is not None:
             pass
         elif existing is None:
-            problems = _length_problem(spell(column.name), caps)
+            problems = spelling.length_problem(spell(column.name), caps)
             found = (
                 Refusal(column.name, problems[0], policies=("skip",))
                 if problems

@@ -32,6 +32,12 @@ def _preview(request: Request) -> PlanReport:
             blockers.append(f"the snapshot guarantee would be {guarantee!r}, and --require-snapshot asks for 'one'")
         tables = [_planned(source, table, request, findings.tables) for table in findings.tables]
         tables += [PlannedTable(name, name, refusals=tuple(refusals)) for name, refusals in findings.refusals.items()]
+        if findings.loose_keys:
+            from rowferry.engine import colliding
+
+            answers = colliding.ask(source, target, findings.loose_keys, request)
+            blockers += answers.blockers
+            findings.notes += answers.notes
     size = sum(t.bytes for t in tables if t.chunks)
     return PlanReport(
         source=request.source.safe_url,

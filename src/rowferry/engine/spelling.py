@@ -13,7 +13,8 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from rowferry.model import TableName
+from rowferry.adapters.protocol import Capabilities
+from rowferry.model import TableName, is_own
 
 #: What ``--names`` and ``--match-names`` can be; the first of each is the default.
 NAMES = ("as-is", "lower", "snake")
@@ -125,3 +126,43 @@ def match_loosely(ours: Sequence[T], theirs: Sequence[T], key: Callable[[T], Has
         else:
             matched.ambiguous.append((mine, others))
     return matched
+
+
+def name_problems(names: Sequence[tuple[TableName, TableName]], caps: Capabilities) -> list[str]:
+    """Target names that are too long, need schemas that are not there, or collide. names: (source, target)."""
+    problems = []
+    seen: dict[tuple[str | None, str], tuple[TableName, TableName]] = {}
+    for source, name in names:
+        if name.schema is not None and not caps.schemas:
+            problems.append(
+                f"table {str(name)!r}: {caps.engine} has no schemas; give it a name with --table {name}:NEWNAME"
+            )
+        if is_own(name.name):
+            problems.append(f"table {str(name)!r}: the name is kept for rowferry's own tables; give it another")
+        folded = (name.schema, name.name)
+        if caps.names_fold_case:
+            folded = (name.schema and name.schema.lower(), name.name.lower())
+        if folded in seen:
+            one, its = seen[folded]
+            what = f"would both be named {str(name)!r}" if its == name else f"would have one name in {caps.engine}"
+            problems.append(f"tables {str(one)!r} and {str(source)!r} {what}; rename one with --table NAME:NEWNAME")
+        seen[folded] = (source, name)
+        problems += [f"table {str(name)!r}: {p}" for p in length_problem(name.name, caps)]
+    return problems
+
+
+def length_problem(name: str, caps: Capabilities) -> list[str]:
+    """Why the target takes no such name, of a table or a column; nothing if it does."""
+    if not name and not caps.names_empty:
+        return [f"{caps.engine} has no empty names"]
+    if caps.names_unfit is not None and (found := re.search(caps.names_unfit, name)):
+        return [f"the name {name[:20]!r} has {found[0]!r} in it, which {caps.engine} does not take there"]
+    if caps.name_max is None:
+        return []
+    length = len(name.encode()) if caps.name_in_bytes else len(name)
+    if length <= caps.name_max:
+        return []
+    return [
+        f"the name {name[:20]!r}… is {length} {'bytes' if caps.name_in_bytes else 'characters'} long; "
+        f"{caps.engine} holds {caps.name_max}"
+    ]

@@ -242,10 +242,12 @@ class Copy:
                 gathered.add(table.index)
             tables.append(loaded_as(table, table.index in gathered, job_id))
             chunks += [ChunkRow(table.index, n, bound, table.wave) for n, bound in enumerate(bounds)]
+        self._ask_about_keys(source, target, findings)
         plan = Plan(request.source.safe_url, request.target.safe_url, request.mode, tuple(tables), self._options())
         steps = steps_of(plan)
+        further: contextlib.AbstractContextManager[Iterable[StepRow]] = contextlib.nullcontext(())
         if any(table.dedup is not None for table in tables):
-            steps += _deduplication().winner_steps(source, tables, len(steps), request.workers, self._stop)
+            further = _deduplication().winner_steps(source, tables, len(steps), request.workers, self._stop)
         job = JobRow(
             id=job_id,
             name=request.job or job_id,
@@ -262,6 +264,19 @@ class Copy:
         target.ledger.create_job(job, steps, chunks)
         passing("job created")
         return job, plan
+
+    def _ask_about_keys(self, source: Source, target: Target, findings: planner.Findings) -> None:
+        """Raises RefusedError where the target would take keys of the source for one."""
+        if not findings.loose_keys:
+            return
+        from rowferry.engine import colliding
+
+        answers = colliding.ask(
+            source, target, findings.loose_keys, self._request, self._stop, lambda text: self._on_event(Note(text))
+        )
+        findings.blockers += answers.blockers
+        findings.require_none()
+        self._notes += answers.notes
 
     def _options(self) -> dict[str, Any]:
         """What a ``resume`` by name has to know of the command."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fnmatch
 import threading
+from collections.abc import Sequence
 
 import msgspec
 
@@ -16,7 +17,7 @@ from rowferry.adapters.mysql.identity import server_identity
 from rowferry.adapters.mysql.quoting import literal
 from rowferry.adapters.mysql.reader import MysqlReader
 from rowferry.adapters.mysql.session import MysqlSession
-from rowferry.adapters.protocol import Asker, Reader, SourceOptions
+from rowferry.adapters.protocol import Asker, LooseKey, Reader, SourceOptions
 from rowferry.errors import RowferryError, SnapshotLostError, SourceError
 from rowferry.model import Bound, Endpoint, Table, TableName
 
@@ -134,6 +135,12 @@ class MysqlSource:
 
     def reader(self) -> Reader:
         return MysqlReader(self)
+
+    def loose_keys(self, tables: Sequence[Table]) -> list[LooseKey]:
+        from rowferry.adapters.mysql import colliding
+
+        with self._lock:
+            return [key for table in tables for key in colliding.loose_keys(self._alive(), table)]
 
     def asker(self) -> Asker:
         from rowferry.adapters.mysql.asking import MysqlAsker

@@ -19,8 +19,18 @@ from rowferry.adapters.mysql.quoting import qualified, quote
 from rowferry.adapters.mysql.session import MysqlSession
 from rowferry.adapters.mysql.source import MysqlSource
 from rowferry.adapters.mysql.writer import STAGE, MysqlWriter, put, unchecked
-from rowferry.adapters.protocol import Asker, Block, Ledger, Source, SourceOptions, TargetOptions, Writer
-from rowferry.adapters.servers import at, without_keys
+from rowferry.adapters.protocol import (
+    Asker,
+    Block,
+    KeyTrial,
+    Ledger,
+    LooseKey,
+    Source,
+    SourceOptions,
+    TargetOptions,
+    Writer,
+)
+from rowferry.adapters.servers import at, closed_on_failure, without_keys
 from rowferry.adapters.sql_ledger import LedgerNames, SqlLedger
 from rowferry.adapters.transactions import atomic
 from rowferry.errors import ConfigError, RowferryError, TargetError
@@ -268,6 +278,18 @@ class MysqlTarget:
         same += f" AND {exact}" if exact is not None else ""
         session.run(f"DELETE t FROM {qualified(table.name)} AS t JOIN {quote(STAGE)} AS k ON {same}")
         session.query(f"DROP TEMPORARY TABLE {quote(STAGE)}")
+
+    def loose_keys(self, tables: Sequence[Table]) -> list[LooseKey]:
+        from rowferry.adapters.mysql import colliding
+
+        with self._lock:
+            return [key for table in tables for key in colliding.loose_keys(self._control.session, table)]
+
+    def key_trial(self, table: Table, key: LooseKey, columns: Sequence[ColumnPlan]) -> KeyTrial:
+        from rowferry.adapters.mysql.colliding import MysqlTrial
+
+        with at(table.name), closed_on_failure(self._connector.connect()) as session:
+            return MysqlTrial(session, table, key, columns)
 
     def asker(self) -> Asker:
         from rowferry.adapters.mysql.asking import MysqlAsker

@@ -18,7 +18,7 @@ from rowferry.adapters.postgres.control import Connector
 from rowferry.adapters.postgres.quoting import ident, literal, qualified
 from rowferry.adapters.postgres.session import Session
 from rowferry.adapters.postgres.wire import ConnectionLostError, ServerError, error_fields
-from rowferry.adapters.protocol import Asker, Block, Digits, Reader, ReadRequest, SourceOptions
+from rowferry.adapters.protocol import Asker, Block, Digits, LooseKey, Reader, ReadRequest, SourceOptions
 from rowferry.adapters.servers import Coming, SnapshotReader
 from rowferry.errors import DataError, SnapshotLostError, SourceError
 from rowferry.model import Bound, Column, Endpoint, Table, TableName
@@ -170,6 +170,12 @@ class PostgresSource:
             )
             for largest, scale, special in zip(row[::3], row[1::3], row[2::3], strict=True)
         ]
+
+    def loose_keys(self, tables: Sequence[Table]) -> list[LooseKey]:
+        from rowferry.adapters.postgres import colliding
+
+        with self._lock:
+            return colliding.loose_keys(self._session, tables)
 
     def asker(self) -> Asker:
         from rowferry.adapters.postgres.asking import PostgresAsker

@@ -17,8 +17,18 @@ from rowferry.adapters.postgres.quoting import ident, literal, qualified
 from rowferry.adapters.postgres.session import Session
 from rowferry.adapters.postgres.source import PostgresSource, require_version
 from rowferry.adapters.postgres.writer import PostgresWriter, load, plan_way
-from rowferry.adapters.protocol import Asker, Block, Ledger, Source, SourceOptions, TargetOptions, Writer
-from rowferry.adapters.servers import at, without_keys
+from rowferry.adapters.protocol import (
+    Asker,
+    Block,
+    KeyTrial,
+    Ledger,
+    LooseKey,
+    Source,
+    SourceOptions,
+    TargetOptions,
+    Writer,
+)
+from rowferry.adapters.servers import at, closed_on_failure, without_keys
 from rowferry.adapters.sql_ledger import LedgerNames, SqlLedger
 from rowferry.adapters.transactions import atomic
 from rowferry.errors import RowferryError, TargetError
@@ -186,6 +196,18 @@ class PostgresTarget:
         load(session, plan_way(stage, keys, "append", ()), keys, [Block(rows)], raw=False)
         same = " AND ".join(f"t.{ident(k.target)} = k.{ident(k.target)}" for k in keys)
         session.query(f"DELETE FROM {qualified(table.name)} AS t USING {qualified(stage)} AS k WHERE {same}")
+
+    def loose_keys(self, tables: Sequence[Table]) -> list[LooseKey]:
+        from rowferry.adapters.postgres import colliding
+
+        with self._lock:
+            return colliding.loose_keys(self._control.session, tables)
+
+    def key_trial(self, table: Table, key: LooseKey, columns: Sequence[ColumnPlan]) -> KeyTrial:
+        from rowferry.adapters.postgres.colliding import PostgresTrial
+
+        with at(table.name), closed_on_failure(self._connector.connect()) as session:
+            return PostgresTrial(session, table, key, columns)
 
     def asker(self) -> Asker:
         from rowferry.adapters.postgres.asking import PostgresAsker

@@ -292,7 +292,8 @@ def _unique_keys(
             continue
         parts = [p for p in session.execute(f"PRAGMA main.index_xinfo({quote(index)})") if p[5]]
         names = tuple(p[2] for p in parts)
-        collations |= {p[2]: p[4] for p in parts if p[2] is not None and p[4] not in ("BINARY", None)}
+        # Their names stand as the user wrote them, in whatever letter case.
+        collations |= {p[2]: p[4] for p in parts if p[2] is not None and p[4].upper() != "BINARY"}
         if origin != "pk" and None not in names and set(names) <= not_null:
             keys.append(names)
     return tuple(sorted(keys)), collations

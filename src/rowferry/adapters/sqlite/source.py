@@ -6,12 +6,12 @@ import contextlib
 import fnmatch
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
 
 from rowferry import limits
-from rowferry.adapters.protocol import Asker, Block, ReadRequest, SourceOptions
+from rowferry.adapters.protocol import Asker, Block, LooseKey, ReadRequest, SourceOptions
 from rowferry.adapters.sqlite import catalog, chunks, nested
 from rowferry.adapters.sqlite.types import NESTED, TEXT, read_spec
 from rowferry.adapters.sqlite.wire import File, Session, SqliteFailure, UnfitValue, error_of, quote
@@ -201,6 +201,11 @@ class SqliteSource:
     @property
     def utf8(self) -> bool:
         return self._utf8
+
+    def loose_keys(self, tables: Sequence[Table]) -> list[LooseKey]:
+        from rowferry.adapters.sqlite import colliding
+
+        return [key for table in tables for key in colliding.loose_keys(self._control, table)]
 
     def asker(self) -> Asker:
         from rowferry.adapters.sqlite.asking import SqliteAsker

@@ -19,13 +19,14 @@ import pyarrow as pa
 
 from rowferry import limits
 from rowferry.adapters import sql_ledger
-from rowferry.adapters.protocol import Asker, Block, Ledger, TargetOptions, WriteRequest
+from rowferry.adapters.protocol import Asker, Block, KeyTrial, Ledger, LooseKey, TargetOptions, WriteRequest
 from rowferry.adapters.queue import ChunkQueue
-from rowferry.adapters.sqlite import attached, catalog, nested
+from rowferry.adapters.sqlite import attached, catalog
+from rowferry.adapters.sqlite.loading import Load, insert_into, names_of, place_of
 from rowferry.adapters.sqlite.source import SqliteSource
-from rowferry.adapters.sqlite.types import NESTED, kept_declaration, literal_fits, plan_type, write_spec
-from rowferry.adapters.sqlite.wire import File, ProcessLock, Session, SqliteFailure, UnfitValue, error_of, quote
-from rowferry.errors import ConfigError, DataError, RowferryError, TargetError
+from rowferry.adapters.sqlite.types import kept_declaration, literal_fits, plan_type
+from rowferry.adapters.sqlite.wire import File, ProcessLock, Session, quote
+from rowferry.errors import DataError, RowferryError, TargetError
 from rowferry.model import Attachment, ChunkRow, Column, ColumnPlan, Endpoint, Refusal, Table, TableName
 from rowferry.types import FLOATS, Type
 
@@ -173,7 +174,7 @@ class SqliteTarget:
         return found
 
     def is_empty(self, name: TableName) -> bool:
-        return not self._session.execute(f"SELECT 1 FROM {_place(name)} LIMIT 1")
+        return not self._session.execute(f"SELECT 1 FROM {place_of(name)} LIMIT 1")
 
     def plan_column(self, column: Column, form: Type) -> Column | Refusal:
         planned = plan_type(form)
@@ -215,11 +216,11 @@ class SqliteTarget:
     def create_table(self, table: Table, name: TableName, source_engine: str) -> None:
         columns = [_column_sql(table, column) for column in table.columns]
         if table.primary_key and _rowid_key(table) is None:
-            columns.append(f"PRIMARY KEY ({_names(table.primary_key)})")
+            columns.append(f"PRIMARY KEY ({names_of(table.primary_key)})")
         columns += attached.declared(table)
 
         def create(session: Session) -> None:
-            session.execute(f"CREATE TABLE IF NOT EXISTS {_place(name)} ({', '.join(columns)})")
+            session.execute(f"CREATE TABLE IF NOT EXISTS {place_of(name)} ({', '.join(columns)})")
             catalog.write_tags(session, name, table.columns)
 
         self._session.atomic(create)
@@ -228,11 +229,11 @@ class SqliteTarget:
         """Nothing: SQLite can declare a key only when a table is made, which create_table does."""
 
     def truncate(self, name: TableName) -> None:
-        self._session.execute(f"DELETE FROM {_place(name)}")
+        self._session.execute(f"DELETE FROM {place_of(name)}")
 
     def drop(self, name: TableName) -> None:
         def drop(session: Session) -> None:
-            session.execute(f"DROP TABLE IF EXISTS {_place(name)}")
+            session.execute(f"DROP TABLE IF EXISTS {place_of(name)}")
             catalog.forget_tags(session, name)
 
         self._session.atomic(drop)
@@ -256,8 +257,8 @@ class SqliteTarget:
                     hint="drop that and go on, or start the job anew",
                 )
             kept = attached.made_again(session, msgspec.structs.replace(made, name=name))
-            session.execute(f"DROP TABLE IF EXISTS {_place(name)}")
-            session.execute(f"ALTER TABLE {_place(loaded)} RENAME TO {quote(name.name)}")
+            session.execute(f"DROP TABLE IF EXISTS {place_of(name)}")
+            session.execute(f"ALTER TABLE {place_of(loaded)} RENAME TO {quote(name.name)}")
             catalog.move_tags(session, loaded, name)
             for attachment in kept:
                 try:
@@ -277,9 +278,9 @@ class SqliteTarget:
         def merge(session: Session) -> int:
             if catalog.shape_of(session, staged) is None:
                 return 0
-            names = _names(columns)
-            rows = session.run(f"INSERT INTO {_place(table.name)} ({names}) SELECT {names} FROM {_place(staged)}")
-            session.execute(f"DROP TABLE {_place(staged)}")
+            names = names_of(columns)
+            rows = session.run(f"INSERT INTO {place_of(table.name)} ({names}) SELECT {names} FROM {place_of(staged)}")
+            session.execute(f"DROP TABLE {place_of(staged)}")
             catalog.forget_tags(session, staged)
             return rows
 
@@ -316,11 +317,11 @@ class SqliteTarget:
                     raise TargetError("rows without a key cannot be told apart, so none can be deleted")
                 tests = " AND ".join(f"{quote(name)} IS ?" for name in key)
                 keys = [table.column(name) for name in key]
-                Load(session, f"DELETE FROM {_place(table.name)} WHERE {tests}", keys).write([delete])
+                Load(session, f"DELETE FROM {place_of(table.name)} WHERE {tests}", keys).write([delete])
             inserted = 0
             if insert:
                 into = _into(table, [c.target for c in columns])
-                inserted = Load(session, _insert(table.name, into), into).write(insert)
+                inserted = Load(session, insert_into(table.name, into), into).write(insert)
             return inserted
 
         try:
@@ -328,6 +329,22 @@ class SqliteTarget:
         except RowferryError as error:
             raise error.at(table=str(table.name)) from None
         return rows
+
+    def loose_keys(self, tables: Sequence[Table]) -> list[LooseKey]:
+        from rowferry.adapters.sqlite import colliding
+
+        found: list[LooseKey] = self._session.call(lambda s: [k for t in tables for k in colliding.loose_keys(s, t)])
+        return found
+
+    def key_trial(self, table: Table, key: LooseKey, columns: Sequence[ColumnPlan]) -> KeyTrial:
+        from rowferry.adapters.sqlite.colliding import SqliteTrial
+
+        session = self._file.session()
+        try:
+            return SqliteTrial(session, table, key, columns)
+        except BaseException:
+            session.close()
+            raise
 
     def asker(self) -> Asker:
         from rowferry.adapters.sqlite.asking import SqliteAsker
@@ -342,16 +359,6 @@ class SqliteTarget:
         self._lock.release_all()
         self._session.rollback()
         self._session.close()
-
-
-def _place(name: TableName) -> str:
-    if name.schema not in (None, "main"):
-        raise ConfigError("SQLite has no schemas", table=str(name), hint="give the table a name with --table")
-    return f"main.{quote(name.name)}"
-
-
-def _names(columns: Iterable[str]) -> str:
-    return ", ".join(map(quote, columns))
 
 
 def _rowid_key(table: Table) -> str | None:
@@ -373,50 +380,6 @@ def _column_sql(table: Table, column: Column) -> str:
 
 def _into(table: Table, names: Sequence[str]) -> list[Column]:
     return [table.column(name) for name in names]
-
-
-def _insert(name: TableName, columns: Sequence[Column], place: str | None = None) -> str:
-    """OR ABORT: a constraint's own ON CONFLICT IGNORE or REPLACE would lose rows without a word."""
-    marks = ", ".join("?" * len(columns))
-    return f"INSERT OR ABORT INTO {place or _place(name)} ({_names(c.name for c in columns)}) VALUES ({marks})"
-
-
-class Load:
-    """One statement with a parameter for each column, that takes batches in the columns' canonical types."""
-
-    def __init__(self, session: Session, sql: str, columns: Sequence[Column]) -> None:
-        self._columns = columns
-        self._writer = session.writer(sql, [write_spec(c.type, c.native) for c in columns])
-
-    def write(self, batches: Iterable[pa.RecordBatch]) -> int:
-        """Returns how many rows SQLite says it has changed."""
-        rows = 0
-        try:
-            for batch in batches:
-                rows += self._writer.write(self._prepared(batch))
-        except UnfitValue as unfit:
-            column = self._columns[unfit.column]
-            raise DataError(
-                f"SQLite would store this text as a number in a column declared {column.native or 'so'}",
-                column=column.name,
-                value=unfit.shown,
-                hint="declare the column TEXT",
-            ) from None
-        except SqliteFailure as failure:
-            raise error_of(failure, TargetError) from None
-        finally:
-            self._writer.close()
-        return rows
-
-    def _prepared(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """The batch with what is nested as JSON texts."""
-        arrays = []
-        for place, column in enumerate(self._columns):
-            array = batch.column(place)
-            if not array.type.equals(column.type.arrow):
-                raise TargetError(f"a batch carries {array.type} for {column.type}", column=column.name)
-            arrays.append(nested.to_json(array, column.type) if column.type.kind in NESTED else array)
-        return pa.RecordBatch.from_arrays(arrays, names=[str(i) for i in range(len(arrays))])
 
 
 class SqliteWriter:
@@ -445,7 +408,7 @@ class SqliteWriter:
             if request.mode == "upsert":
                 rows: int = self._session.call(lambda s: _upsert(s, request, columns, batches))
             else:
-                rows = self._session.call(lambda s: Load(s, _insert(request.name, columns), columns).write(batches))
+                rows = self._session.call(lambda s: Load(s, insert_into(request.name, columns), columns).write(batches))
             return rows
         except RowferryError as error:
             raise error.at(table=str(request.name)) from None
@@ -486,7 +449,7 @@ class SqliteWriter:
         if not self._session.mine:
             self._session.begin()
         marks = ", ".join("?" * len(values))
-        return self._session.run(f"DELETE FROM {_place(name)} WHERE {quote(column)} IN ({marks})", tuple(values))
+        return self._session.run(f"DELETE FROM {place_of(name)} WHERE {quote(column)} IN ({marks})", tuple(values))
 
     def finish(self, job: str, chunk: ChunkRow) -> None:
         if not self._session.mine:
@@ -533,18 +496,18 @@ def _upsert(
         f"{' NOT NULL' if c.name in request.key else ''}"
         for c in columns
     ]
-    keys, names = _names(request.key), _names(c.name for c in columns)
+    keys, names = names_of(request.key), names_of(c.name for c in columns)
     session.execute(f"DROP TABLE IF EXISTS temp.{_STAGED}")
     session.execute(f"CREATE TEMP TABLE {_STAGED} ({', '.join(declared)}, UNIQUE ({keys}))")
     try:
-        staged = Load(session, _insert(request.name, columns, f"temp.{_STAGED}"), columns).write(batches)
+        staged = Load(session, insert_into(request.name, columns, f"temp.{_STAGED}"), columns).write(batches)
     except DataError as error:
         raise DataError(f"a key was sent more than once, or is NULL: {error.message}", code=error.code) from None
     _refuse_other_rows(session, request, [c.name for c in columns if c.name in request.key and c.collation])
     rest = [quote(c.name) for c in columns if c.name not in request.key]
     action = f"UPDATE SET {', '.join(f'{c} = excluded.{c}' for c in rest)}" if rest else "NOTHING"
     session.execute(
-        f"INSERT INTO {_place(request.name)} ({names}) SELECT {names} FROM temp.{_STAGED} WHERE true "
+        f"INSERT INTO {place_of(request.name)} ({names}) SELECT {names} FROM temp.{_STAGED} WHERE true "
         f"ON CONFLICT ({keys}) DO {action}"
     )
     session.execute(f"DROP TABLE temp.{_STAGED}")
@@ -560,7 +523,7 @@ def _refuse_other_rows(session: Session, request: WriteRequest, loose: Sequence[
     same = " AND ".join(f"t.{quote(k)} = s.{quote(k)}" for k in request.key)
     other = " OR ".join(f"CAST(t.{quote(k)} AS BLOB) <> CAST(s.{quote(k)} AS BLOB)" for k in loose)
     for row in session.execute(
-        f"SELECT {pairs} FROM temp.{_STAGED} s JOIN {_place(request.name)} t ON {same} WHERE {other} LIMIT 1"
+        f"SELECT {pairs} FROM temp.{_STAGED} s JOIN {place_of(request.name)} t ON {same} WHERE {other} LIMIT 1"
     ):
         raise DataError(
             f"the key {', '.join(repr(v) for v in row[::2])} would take the place of the row "
