@@ -179,7 +179,7 @@ def open_dedups(
                 dedup_of(table),
                 [c.target for c in table.columns],
                 [c.comparison for c in table.columns],
-                memory_bytes // len(asked),
+                limits.DEDUP_BYTES // len(asked),
                 ranked=is_ranked(table),
             )
             if duplicates is not None:

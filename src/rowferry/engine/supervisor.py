@@ -245,9 +245,8 @@ class Copy:
         self._ask_about_keys(source, target, findings)
         plan = Plan(request.source.safe_url, request.target.safe_url, request.mode, tuple(tables), self._options())
         steps = steps_of(plan)
-        further: contextlib.AbstractContextManager[Iterable[StepRow]] = contextlib.nullcontext(())
         if any(table.dedup is not None for table in tables):
-            further = _deduplication().winner_steps(source, tables, len(steps), request.workers, self._stop)
+            steps += _deduplication().winner_steps(source, tables, len(steps), request.workers, self._stop)
         job = JobRow(
             id=job_id,
             name=request.job or job_id,
