@@ -312,8 +312,19 @@ class ChunkRow(msgspec.Struct, frozen=True):
     snapshot: str | None = None
     seconds: float = 0.0
     #: Counts that a plain copy has not: generated, filtered, deduplicated, quarantined (rows of the source table),
-    #: and ``outputs``: of each further table that the chunk feeds, by its plan's index, ``{sent, digest, bytes}``.
+    #: and ``outputs``: of each further table that the chunk feeds, by its plan's index, ``{sent, digest, bytes}``, and
+    #: ``quarantined`` where rows of it were.
     counts: dict[str, Any] = msgspec.field(default_factory=dict)
+
+    def outputs(self, table: int | None = None) -> list[dict[str, Any]]:
+        """What the chunk gave to further tables, or to the one of that index."""
+        outputs: dict[str, dict[str, Any]] = self.counts.get("outputs", {})
+        return [given for index, given in outputs.items() if table is None or index == str(table)]
+
+    @property
+    def rows_quarantined(self) -> int:
+        """Of all tables that the chunk feeds."""
+        return sum(int(counts.get("quarantined", 0)) for counts in (self.counts, *self.outputs()))
 
 
 class StepRow(msgspec.Struct, frozen=True):

@@ -58,7 +58,14 @@ def retry_lines(report: Report) -> list[str]:
             count(t.rows_read),
             count(t.rows_committed),
             count(t.rows_quarantined),
-            f"{count(t.rows_filtered)} left out by the transform" if t.rows_filtered else "",
+            "; ".join(
+                f"{count(rows)} left out{why}"
+                for rows, why in (
+                    (t.rows_filtered, " by the transform"),
+                    (t.rows_deduplicated, ": rows of the same key have landed"),
+                )
+                if rows
+            ),
         )
         for t in report.tables
     ]

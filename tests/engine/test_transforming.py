@@ -346,14 +346,6 @@ def test_a_function_that_makes_other_rows_than_it_declared_stops_the_job(ends: E
     assert caught.value.chunk is not None
 
 
-def test_further_tables_into_a_folder_of_files_are_refused_by_name(ends: Ends, tmp_path: pathlib.Path) -> None:
-    with pytest.raises(RefusedError, match=r"'c' feeds 'gone' beside its own.*files"):
-        rowferry.copy(
-            ends.urls[0], f"parquet:///{tmp_path / 'out'}", tables=["c"], transform=split,
-            specs={"c": {"python_keeps_rows": False}},
-        )  # fmt: skip
-
-
 def test_a_further_table_of_the_name_of_another_is_refused(ends: Ends) -> None:
     def both(batch: pa.RecordBatch) -> list[tuple[str | None, pa.RecordBatch]]:
         return [(None, batch), ("plain", batch.select(["id"]))]

@@ -9,12 +9,13 @@ up to n rows for each of those.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
 
 import pyarrow as pa
 
 from rowferry import limits
-from rowferry.adapters.protocol import Block, Writer, WriteRequest
+from rowferry.adapters.protocol import Block, WriteRequest
 from rowferry.engine.spool import Spool
 from rowferry.engine.transfer import require_all
 from rowferry.errors import DataError, RowferryError
@@ -38,6 +39,14 @@ class Sought(Spool):
             )
 
 
+class Loader(Protocol):
+    """What a search does with a writer."""
+
+    def write(self, request: WriteRequest, blocks: Iterable[Block]) -> int: ...
+    def mark(self) -> None: ...
+    def undo(self) -> None: ...
+
+
 class Search:
     """Loads the rows of a spool into the chunk's open transaction, those that the target refuses excepted.
 
@@ -47,7 +56,7 @@ class Search:
 
     def __init__(
         self,
-        writer: Writer,
+        writer: Loader,
         request: WriteRequest,
         spool: Spool,
         on_refused: Callable[[int, RowferryError], None],
@@ -77,6 +86,10 @@ class Search:
             self._alone(0, self._spool.rows)
             self._together()
         return self._spool.rows - len(self.refused)
+
+    def load_again(self) -> None:
+        """Loads what has passed once more, after it was undone."""
+        self._write(self._passed(self._spool.rows))
 
     def _keep(self, start: int, end: int) -> None:
         """What passes stays."""

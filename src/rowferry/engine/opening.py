@@ -71,18 +71,6 @@ def target_to_plan_for(request: Request) -> Iterator[Target]:
             yield target
 
 
-@contextlib.contextmanager
-def stages(opened: bool) -> Iterator[None]:
-    """While tables may be transformed: lets go of what their stages hold at the end. opened: whether any are."""
-    try:
-        yield
-    finally:
-        if opened:
-            from rowferry.engine import transforming
-
-            transforming.release()
-
-
 def lock_job(target: Target, key: str, stop: threading.Event, patience_s: float) -> bool:
     """Takes a job's lock, waiting a moment for the session of a process that has just died. False where another
     process holds it, or ``stop`` was set."""

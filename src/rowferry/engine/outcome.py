@@ -50,7 +50,7 @@ def table_report(
         rows_quarantined=counted("quarantined"),
         rows_sent=digest_of(done, "sent").rows,
         rows_committed=sum(c.rows_committed for c in done),
-        rows_fed=sum(int(fed["sent"]) for c in done for fed in c.counts.get("outputs", {}).values()),
+        rows_fed=sum(int(fed["sent"]) + int(fed.get("quarantined", 0)) for c in done for fed in c.outputs()),
         staged=plan.transform is not None or plan.dedup is not None,
         bytes=sum(c.bytes for c in done),
         seconds=span[1] - span[0],
@@ -81,12 +81,13 @@ def table_totals(plan: Plan, chunks: Sequence[ChunkRow]) -> tuple[TableTotals, .
 def _further_report(plan: TablePlan, chunks: Sequence[ChunkRow]) -> TableReport:
     """The report of a table that another's chunks feed: a chunk commits all its tables or none of them."""
     done = [c for c in chunks if c.table == plan.fed_by and c.state == "done"]
-    given = [c.counts["outputs"][str(plan.index)] for c in done if str(plan.index) in c.counts.get("outputs", {})]
+    given = [fed for c in done for fed in c.outputs(plan.index)]
     digest = sum((Digest.parse(fed["digest"]) for fed in given), Digest())
     return TableReport(
         source=str(plan.source.name),
         target=str(plan.target.name),
         rows_sent=digest.rows,
+        rows_quarantined=sum(int(fed.get("quarantined", 0)) for fed in given),
         rows_committed=sum(int(fed["sent"]) for fed in given),
         bytes=sum(int(fed["bytes"]) for fed in given),
         digest_sent=digest,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rowferry.adapters.protocol import Source
-from rowferry.engine import cutting, opening, planner
+from rowferry.engine import cutting, letting_go, opening, planner
 from rowferry.engine.report import PlannedColumn, PlannedTable, PlanReport, Sample
 from rowferry.engine.request import Request
 from rowferry.model import TablePlan
@@ -17,7 +17,7 @@ BYTES_PER_S_PER_WORKER = 50_000_000
 
 def preview(request: Request) -> PlanReport:
     """Plans a copy without carrying it out."""
-    with opening.stages(request.transforms):
+    with letting_go.stages(request.transforms):
         return _preview(request)
 
 

@@ -18,10 +18,11 @@ import pyarrow as pa
 from rowferry import convert, limits
 from rowferry.adapters import registry
 from rowferry.adapters.protocol import Block, Capabilities, ReadRequest, Target, Writer, WriteRequest
-from rowferry.engine.bisect import Search, Sought, refuses_rows
+from rowferry.engine.bisect import Search, refuses_rows
 from rowferry.engine.report import TableReport
 from rowferry.engine.request import Request
 from rowferry.engine.scan import reading
+from rowferry.engine.spool import Spool
 from rowferry.engine.transfer import TableWay
 from rowferry.errors import DataError, LedgerError, RefusedError, RowferryError, StoppedError
 from rowferry.model import (
@@ -141,11 +142,12 @@ class Quarantine:
         schema, name = plan.options["quarantine"]
         self.keeper = Keeper(target, TableName(schema, name))
         self.rows_max: int = rows_max
-        self._rows = sum(int(c.counts.get("quarantined", 0)) for c in chunks if c.state == "done")
+        self._rows = sum(c.rows_quarantined for c in chunks if c.state == "done")
         self._lock = threading.Lock()
 
-    def aside(self, plan: TablePlan, chunk: ChunkRow) -> Aside:
-        return Aside(self, plan, chunk)
+    def aside(self, chunk: ChunkRow) -> ChunkAside:
+        """For one try of a chunk."""
+        return ChunkAside(self, chunk)
 
     def check_room(self, more: int, last: kept.Set) -> None:
         """Raises DataError where ``more`` rows beside those that are kept already are too many."""
@@ -166,30 +168,23 @@ class Quarantine:
             self._rows -= rows
 
 
-class Aside:
-    """The rows of one try of a chunk that were set aside. Held as texts; never more than the job may set aside."""
+class ChunkAside:
+    """The rows of one try of a chunk that were set aside, of all tables that it feeds. Held as texts; never more than
+    the job may set aside."""
 
-    def __init__(self, quarantine: Quarantine, plan: TablePlan, chunk: ChunkRow) -> None:
+    def __init__(self, quarantine: Quarantine, chunk: ChunkRow) -> None:
         self._quarantine = quarantine
-        self._plan = plan
         self._chunk = chunk
         self._reserved = 0
         self._bytes = 0
-        self._passed = tuple((c.source, c.form) for c in plan.columns)
-        self._converted = tuple((c.target, c.column.type) for c in plan.columns)
-        names = {c.target: c.source for c in plan.columns}
-        self._key = tuple(names[k] for k in plan.key if k in names)
-        comparisons = [c.comparison for c in plan.columns]
-        self._digests = Digester(comparisons, "source"), Digester(comparisons, "target")
-        self.rows: list[kept.Set] = []
+        self._rows: list[tuple[TablePlan, kept.Set]] = []
 
-    @property
-    def digest(self) -> Digest:
-        """Of the rows that were set aside after the transform, or where there is none."""
-        return self._digests[0].digest + self._digests[1].digest
+    def of(self, plan: TablePlan) -> Aside:
+        """Takes the rows of one table."""
+        return Aside(self, plan)
 
-    def _add(self, row: kept.Set) -> None:
-        self._quarantine.check_room(len(self.rows) + 1, row)
+    def add(self, plan: TablePlan, row: kept.Set) -> None:
+        self._quarantine.check_room(len(self._rows) + 1, row)
         self._bytes += len(row.row_data)
         if self._bytes > limits.QUARANTINED_BYTES_MAX:
             raise DataError(
@@ -197,16 +192,77 @@ class Aside:
                 f"{limits.QUARANTINED_BYTES_MAX >> 20} MiB; the last one: {row.reason}",
                 hint="mend what they have in common, or leave them out with --where",
             )
-        self.rows.append(row)
+        self._rows.append((plan, row))
+
+    def write(self, writer: Writer) -> None:
+        """Writes the rows into the quarantine, in the chunk's transaction; what an earlier state of the source had
+        left there of this chunk goes."""
+        chunk, quarantine = self._chunk, self._quarantine
+        chunk_id = f"{quarantine.job}/{chunk.table}/{chunk.number}"
+        if chunk.bound.physical:
+            writer.remove(quarantine.keeper.name, "chunk_id", [chunk_id])
+        if not self._rows:
+            return
+        quarantine.reserve(len(self._rows), self._rows[-1][1])
+        self._reserved = len(self._rows)
+        rows = [self._kept(f"{chunk_id}/{n}", chunk_id, plan, row) for n, (plan, row) in enumerate(self._rows)]
+        quarantine.keeper.write(writer, rows, chunk)
+
+    def _kept(self, id: str, chunk_id: str, plan: TablePlan, row: kept.Set) -> kept.Kept:
+        return kept.Kept(
+            id,
+            chunk_id,
+            self._quarantine.job,
+            plan.index,
+            str(plan.source.name),
+            str(plan.target.name),
+            self._chunk.number,
+            row.stage,
+            row.row_key,
+            row.column,
+            row.reason,
+            row.row_data,
+        )
+
+    def end(self, *, committed: bool) -> None:
+        """The chunk is committed, or is given back."""
+        if self._reserved and not committed:
+            self._quarantine.give_back(self._reserved)
+        self._reserved = 0
+
+
+class Aside:
+    """One table's part of them: the chunk's own, or one that it feeds beside that."""
+
+    def __init__(self, chunk: ChunkAside, plan: TablePlan) -> None:
+        self.chunk = chunk
+        self._plan = plan
+        self._passed = tuple((c.source, c.form) for c in plan.columns)
+        self._converted = tuple((c.target, c.column.type) for c in plan.columns)
+        names = {c.target: c.source for c in plan.columns}
+        # What a function gives to a further table has no key of the source's.
+        self._target_key = [k for k in plan.key or plan.target.identifying_key if k in names]
+        self._key = tuple(names[k] for k in self._target_key)
+        comparisons = [c.comparison for c in plan.columns]
+        self._digests = Digester(comparisons, "source"), Digester(comparisons, "target")
+        #: How many they are.
+        self.rows = 0
+
+    @property
+    def digest(self) -> Digest:
+        """Of the rows that were set aside after the transform, or where there is none."""
+        return self._digests[0].digest + self._digests[1].digest
+
+    def _add(self, row: kept.Set) -> None:
+        self.chunk.add(self._plan, row)
+        self.rows += 1
 
     def refused(self, refused: Refused) -> None:
         """A row that the transform set aside."""
-        forms = [(name, self._form(name)) for name in refused.row.schema.names]
+        reads = dict(self._plan.reads)
+        forms = [(name, reads[name]) for name in refused.row.schema.names]
         key = self._plan.source.identifying_key
         self._add(kept.set_aside(refused.row, 0, forms, key, kept.READ, refused.column, refused.reason))
-
-    def _form(self, name: str) -> Type:
-        return dict(self._plan.reads)[name]
 
     def convert(self, way: TableWay, batch: pa.RecordBatch, touched: dict[str, int]) -> pa.RecordBatch:
         """``way.convert`` of the rows that it takes; the others are set aside."""
@@ -233,44 +289,11 @@ class Aside:
     def refused_by_target(self, row: pa.RecordBatch, error: RowferryError) -> None:
         """A row, as it was sent, that the target does not take."""
         self._digests[1].add(row)
-        key = [k for k in self._plan.key if k in dict(self._converted)]
-        self._add(kept.set_aside(row, 0, self._converted, key, kept.CONVERTED, error.column, kept.reason_of(error)))
-
-    def write(self, writer: Writer) -> None:
-        """Writes the rows into the quarantine, in the chunk's transaction; what an earlier state of the source had
-        left there of this chunk goes."""
-        chunk, quarantine = self._chunk, self._quarantine
-        chunk_id = f"{quarantine.job}/{chunk.table}/{chunk.number}"
-        if chunk.bound.physical:
-            writer.remove(quarantine.keeper.name, "chunk_id", [chunk_id])
-        if not self.rows:
-            return
-        quarantine.reserve(len(self.rows), self.rows[-1])
-        self._reserved = len(self.rows)
-        quarantine.keeper.write(writer, [self._kept(n, row, chunk_id) for n, row in enumerate(self.rows)], chunk)
-
-    def _kept(self, number: int, row: kept.Set, chunk_id: str) -> kept.Kept:
-        plan = self._plan
-        return kept.Kept(
-            f"{chunk_id}/{number}",
-            chunk_id,
-            self._quarantine.job,
-            plan.index,
-            str(plan.source.name),
-            str(plan.target.name),
-            self._chunk.number,
-            row.stage,
-            row.row_key,
-            row.column,
-            row.reason,
-            row.row_data,
+        self._add(
+            kept.set_aside(
+                row, 0, self._converted, self._target_key, kept.CONVERTED, error.column, kept.reason_of(error)
+            )
         )
-
-    def end(self, *, committed: bool) -> None:
-        """The chunk is committed, or is given back."""
-        if self._reserved and not committed:
-            self._quarantine.give_back(self._reserved)
-        self._reserved = 0
 
 
 class Watched:
@@ -291,31 +314,49 @@ class Watched:
         return not self.failed and refuses_rows(error)
 
 
-def load_what_passes(
-    writer: Writer,
-    request: WriteRequest,
-    blocks: Iterable[Block],
-    aside: Aside,
-    savepoints: bool,
-    stop: threading.Event,
-) -> tuple[int, Digest]:
-    """Loads the rows of ``blocks`` (a chunk that the target refused as it was) but those that it refuses; returns how
-    many, and the digest of those that are set aside here."""
+class Sifting:
+    """Loads the tables of a chunk that the target refused as it was, one after the other, each without the rows that
+    it refuses.
 
-    def check() -> None:
-        if stop.is_set():
-            raise StoppedError("stopped")
+    To ``Search`` it is the writer: where the engine has no savepoints, a trial load that is undone takes with it what
+    the chunk had loaded before, of other tables, which is then loaded again.
+    """
 
-    with Sought() as spool:
-        for block in blocks:
-            spool.add(block.batch)
+    def __init__(self, writer: Writer, savepoints: bool, stop: threading.Event) -> None:
+        self._writer = writer
+        self._savepoints = savepoints
+        self._stop = stop
+        self._before: list[Search] = []
+
+    def load(self, request: WriteRequest, spool: Spool, aside: Aside) -> tuple[int, Digest]:
+        """Returns how many rows were loaded, and the digest of those that were set aside. ``spool`` stays open until
+        the chunk is loaded."""
 
         def refused(row: int, error: RowferryError) -> None:
             aside.refused_by_target(next(spool.batches(row, row + 1)), error)
 
         before = aside.digest
-        loaded = Search(writer, request, spool, refused, check).load(savepoints)
+        search = Search(self, request, spool, refused, self._check)
+        self.mark()
+        loaded = search.load(self._savepoints)
+        self._before.append(search)
         return loaded, aside.digest - before
+
+    def _check(self) -> None:
+        if self._stop.is_set():
+            raise StoppedError("stopped")
+
+    def write(self, request: WriteRequest, blocks: Iterable[Block]) -> int:
+        return self._writer.write(request, blocks)
+
+    def mark(self) -> None:
+        self._writer.mark()
+
+    def undo(self) -> None:
+        self._writer.undo()
+        if not self._savepoints:
+            for search in self._before:
+                search.load_again()
 
 
 # --- looking into it ---------------------------------------------------------------------------

@@ -12,7 +12,8 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import msgspec
 import pyarrow as pa
@@ -20,7 +21,7 @@ import pyarrow as pa
 from rowferry import convert, limits
 from rowferry.adapters import registry
 from rowferry.adapters.protocol import Block, Target, Writer
-from rowferry.engine import opening
+from rowferry.engine import letting_go, opening
 from rowferry.engine.bisect import Search, refuses_rows
 from rowferry.engine.jobs import plan_of
 from rowferry.engine.progress import EventHandler, JobFinished, Note
@@ -35,10 +36,14 @@ from rowferry.model import ColumnPlan, JobRow, Plan, TableName, TablePlan
 from rowferry.stages import quarantine as kept
 from rowferry.stages.quarantine import Kept
 
+if TYPE_CHECKING:
+    from rowferry.engine.landed import Landed
+
 
 def retry(asked: Request, on_event: EventHandler, stop: threading.Event) -> Report:
     """Sends the rows of the job that is named (None: of all) again. The report's ``rows_read`` are the rows that were
-    tried, ``rows_committed`` those that landed, ``rows_quarantined`` those that stay (then its exit code is 1).
+    tried, ``rows_committed`` those that landed, ``rows_deduplicated`` those of whose key a row had landed,
+    ``rows_quarantined`` those that stay (then its exit code is 1).
 
     Raises ConfigError for a job that is not there, is not finished, or is being run.
     """
@@ -108,6 +113,10 @@ def _table_of(row: Kept) -> tuple[str, str]:
     return row.source_table, row.target_table
 
 
+#: Rows for one table.
+Part = tuple[TableWay, pa.RecordBatch]
+
+
 class _Retry:
     """One job's rows."""
 
@@ -128,10 +137,12 @@ class _Retry:
         self._on_event = on_event
         self._stop = stop
         self._counts: dict[int, list[int]] = {}
+        #: Of tables that are deduplicated: what stands in the target, read when rows of one are first sent again.
+        self._landed: dict[int, Landed] = {}
 
     def run(self) -> list[TableReport]:
         transformed = any(table.transform is not None for table in self._plan.tables)
-        with opening.stages(transformed), opening.target_of(self._asked) as target:
+        with letting_go.stages(transformed), opening.target_of(self._asked) as target:
             if not opening.lock_job(target, self._job.key, self._stop, limits.LOCK_PATIENCE_S):
                 raise ConfigError(f"job {self._job.name!r} is being run by another process", hint="wait for it")
             try:
@@ -139,10 +150,10 @@ class _Retry:
             finally:
                 target.ledger.unlock(self._job.key)
         out = []
-        for index, (tried, landed, filtered) in sorted(self._counts.items()):
+        for index, (tried, landed, filtered, like) in sorted(self._counts.items()):
             plan = self._plan.tables[index]
             report = TableReport(str(plan.source.name), str(plan.target.name))
-            stay = tried - landed - filtered
+            stay = tried - landed - filtered - like
             out.append(
                 msgspec.structs.replace(
                     report,
@@ -150,6 +161,7 @@ class _Retry:
                     rows_sent=landed,
                     rows_committed=landed,
                     rows_filtered=filtered,
+                    rows_deduplicated=like,
                     rows_quarantined=stay,
                     staged=True,
                 )
@@ -174,22 +186,39 @@ class _Retry:
                             raise StoppedError("stopped on request", hint="the same command goes on where it stopped")
                         if index not in touched:
                             touched[index] = self._plan.tables[index]
-                            self._silence(target, touched[index], silenced)
-                        sending = _Sending(target, writer, keeper, self._plan, index, stage, self._savepoints)
+                            # A row that passes the transform anew may come out for the tables that it feeds, too.
+                            for table in (t for t in self._plan.tables if index in (t.index, t.fed_by)):
+                                self._silence(target, table, silenced)
+                        sending = _Sending(
+                            target, writer, keeper, self._plan, index, stage, self._savepoints, self._landed_of
+                        )
                         self._count(index, sending.send(list(group)))
             finally:
                 writer.close()
+                for landed in self._landed.values():
+                    landed.close()
                 for table in silenced:
                     target.disable_triggers(table.target, False)
             self._end(target, touched)
 
+    def _landed_of(self, target: Target, way: TableWay) -> Landed | None:
+        """What rows of a table are held against; None where they are not. No transaction is open when it is asked."""
+        plan = way.plan
+        if plan.dedup is None:
+            return None
+        from rowferry.engine import landed
+
+        if plan.index not in self._landed and landed.applies(plan, self._plan.mode):
+            self._landed[plan.index] = landed.Landed(target, plan, self._asked.target.engine, self._stop)
+        return self._landed.get(plan.index)
+
     def _silence(self, target: Target, table: TablePlan, silenced: list[TablePlan]) -> None:
-        if table.target.triggers and self._asked.target_triggers == "disable":
+        if table.target.triggers and self._asked.target_triggers == "disable" and table not in silenced:
             silenced.append(table)
             target.disable_triggers(table.target, True)
 
-    def _count(self, index: int, counts: tuple[int, int, int]) -> None:
-        before = self._counts.setdefault(index, [0, 0, 0])
+    def _count(self, index: int, counts: tuple[int, int, int, int]) -> None:
+        before = self._counts.setdefault(index, [0, 0, 0, 0])
         self._counts[index] = [a + b for a, b in zip(before, counts, strict=True)]
 
     def _end(self, target: Target, touched: dict[int, TablePlan]) -> None:
@@ -206,7 +235,15 @@ class _Sending:
     """One transaction's rows: of one table, set aside at the same stage."""
 
     def __init__(
-        self, target: Target, writer: Writer, keeper: Keeper, plan: Plan, index: int, stage: str, savepoints: bool
+        self,
+        target: Target,
+        writer: Writer,
+        keeper: Keeper,
+        plan: Plan,
+        index: int,
+        stage: str,
+        savepoints: bool,
+        landed_of: Callable[[Target, TableWay], Landed | None],
     ) -> None:
         self._target = target
         self._writer = writer
@@ -217,10 +254,12 @@ class _Sending:
         self._savepoints = savepoints
         #: Why rows stay, by id.
         self._reasons: dict[str, tuple[str | None, str]] = {}
-        self._filtered = 0
+        self._landed_of = landed_of
+        self._filtered = self._like = 0
 
-    def send(self, rows: list[Kept]) -> tuple[int, int, int]:
-        """Returns how many rows were tried, have landed, and were left out by the transform's condition."""
+    def send(self, rows: list[Kept]) -> tuple[int, int, int, int]:
+        """Returns how many rows were tried, have landed, were left out by the transform's condition, and since a row
+        of the same key had landed."""
         try:
             if self._stage == kept.READ:
                 self._send_read(rows)
@@ -230,7 +269,7 @@ class _Sending:
             self._writer.rollback()
             raise
         stay = len(self._reasons)
-        return len(rows), len(rows) - stay - self._filtered, self._filtered
+        return len(rows), len(rows) - stay - self._filtered - self._like, self._filtered, self._like
 
     def _stays(self, row: Kept, error: RowferryError) -> None:
         self._reasons[row.id] = error.column, kept.plain(kept.reason_of(error))
@@ -260,20 +299,27 @@ class _Sending:
     # --- rows that were set aside after the transform, or without one -------------------------------
 
     def _send_made(self, rows: list[Kept]) -> None:
-        self._writer.begin()
         try:
             way = way_now(self._target, self._plan, self._stage)
+            landed = self._landed_of(self._target, way)
             made = kept.rows_of(rows, [(c.source, c.form) for c in way.plan.columns])
         except RowferryError as error:
             if error.transient:
                 raise
+            self._writer.begin()
             self._all_stay(rows, error)
             return
         fit = kept.sift(made, lambda batch: way.convert(batch, {}), lambda i, error: self._stays(rows[i], error))
         left = [row for row in rows if row.id not in self._reasons]
+        sent = way.convert(fit, {})
+        if landed is not None and (fresh := landed.mask(sent)) is not None:
+            left = [row for row, is_fresh in zip(left, fresh.to_pylist(), strict=True) if is_fresh]
+            self._like += sent.num_rows - len(left)
+            sent = sent.filter(fresh)
         request = write_request(way.plan, self._job.mode)
+        self._writer.begin()
         with Spool() as spool:
-            spool.add(way.convert(fit, {}))
+            spool.add(sent)
             self._writer.mark()
             if spool.rows:
                 search = Search(self._writer, request, spool, lambda i, error: self._stays(left[i], error))
@@ -302,16 +348,17 @@ class _Sending:
         passing("retry loaded")
         self._settle(rows)
 
-    def _made(self, rows: list[Kept]) -> list[tuple[Kept, list[tuple[TableWay, pa.RecordBatch]]]]:
+    def _made(self, rows: list[Kept]) -> list[tuple[Kept, list[Part]]]:
         from rowferry.engine import transforming
 
         plan = self._plan
-        out: list[tuple[Kept, list[tuple[TableWay, pa.RecordBatch]]]] = []
+        out: list[tuple[Kept, list[Part]]] = []
         try:
             assert plan.transform is not None
             stage = transforming.stage_of(plan.transform, str(plan.source.name), mended=True)
             outputs = [t for t in self._job.tables if plan.index in (t.index, t.fed_by)]
             ways = {t.output: way_now(self._target, t, kept.PASSED) for t in outputs}
+            landed = self._landed_of(self._target, ways[0])
             worker = stage.worker()
         except RowferryError as error:
             if error.transient:
@@ -330,12 +377,24 @@ class _Sending:
                     self._stays(row, error)
                     continue
                 self._filtered += not parts
-                out.append((row, parts))
+                fresh = self._fresh(parts, landed)
+                self._like += bool(parts) and not fresh
+                out.append((row, fresh))
         finally:
             worker.close()
         return out
 
-    def _write(self, made: list[tuple[Kept, list[tuple[TableWay, pa.RecordBatch]]]]) -> None:
+    def _fresh(self, parts: list[Part], landed: Landed | None) -> list[Part]:
+        """What came of a row, without those of the table's own rows of whose key one has landed."""
+        out = []
+        for way, batch in parts:
+            mask = landed.mask(batch) if landed is not None and way.plan.index == self._plan.index else None
+            batch = batch if mask is None else batch.filter(mask)
+            if batch.num_rows:
+                out.append((way, batch))
+        return out
+
+    def _write(self, made: list[tuple[Kept, list[Part]]]) -> None:
         by_table: dict[int, tuple[TableWay, list[pa.RecordBatch]]] = {}
         for _, parts in made:
             for way, batch in parts:
@@ -345,7 +404,7 @@ class _Sending:
             accepted = self._writer.write(request, [Block(batch) for batch in batches])
             require_all(sum(batch.num_rows for batch in batches), accepted, str(way.plan.target.name))
 
-    def _one_by_one(self, made: list[tuple[Kept, list[tuple[TableWay, pa.RecordBatch]]]]) -> None:
+    def _one_by_one(self, made: list[tuple[Kept, list[Part]]]) -> None:
         for row, parts in made:
             self._writer.begin()
             try:

@@ -22,41 +22,59 @@ if TYPE_CHECKING:
 
 
 class Branch:
-    """A further output of a transform: another table's rows out of the same chunk, written after the chunk's own."""
+    """A further output of a transform: another table's rows out of the same chunk, written after the chunk's own.
 
-    def __init__(self, way: TableWay) -> None:
+    aside: where rows of it go that cannot be carried.
+    """
+
+    def __init__(self, way: TableWay, aside: Aside | None = None) -> None:
         self.way = way
         self.plan = way.plan
+        self.aside = aside
         self._digester = Digester(way.comparisons, "target")
-        self._spool = Spool()
-        self.rows_sent = 0
+        self._left_out = Digest()
+        #: The rows that are to be written, converted.
+        self.spool = Spool()
         self.bytes = 0
 
     @property
     def digest(self) -> Digest:
-        return self._digester.digest
+        return self._digester.digest - self._left_out
+
+    @property
+    def rows_sent(self) -> int:
+        return self.digest.rows
 
     def add(self, batch: pa.RecordBatch, touched: dict[str, int]) -> None:
         try:
-            batch = self.way.convert(batch, touched)
+            if self.aside is None:
+                batch = self.way.convert(batch, touched)
+            else:
+                batch = self.aside.convert(self.way, batch, touched)
         except DataError as error:
             error.message += f" (of the rows for {str(self.plan.target.name)!r})"
             raise
         self._digester.add(batch)
-        self.rows_sent += batch.num_rows
         self.bytes += batch.nbytes
-        self._spool.add(batch)
+        self.spool.add(batch)
 
     def blocks(self) -> Iterator[Block]:
-        for batch in self._spool.batches():
+        for batch in self.spool.batches():
             yield Block(batch)
+
+    def leave_out(self, refused: Digest) -> None:
+        """Takes rows off that the target refused."""
+        self._left_out += refused
 
     def counts(self) -> dict[str, Any]:
         """What the ledger keeps of it: ``ChunkRow.counts["outputs"][index]``."""
-        return {"sent": self.rows_sent, "digest": str(self.digest), "bytes": self.bytes}
+        out = {"sent": self.rows_sent, "digest": str(self.digest), "bytes": self.bytes}
+        if self.aside is not None and self.aside.rows:
+            out["quarantined"] = self.aside.rows
+        return out
 
     def close(self) -> None:
-        self._spool.close()
+        self.spool.close()
 
 
 class StagedTransfer(Transfer):
@@ -185,7 +203,7 @@ class StagedTransfer(Transfer):
         for branch in self.branches:
             branch.close()
         if self.aside is not None:
-            self.aside.end(committed=committed)
+            self.aside.chunk.end(committed=committed)
         if self._dedup is not None:
             if committed:
                 self._dedup.commit()
@@ -198,7 +216,7 @@ class StagedTransfer(Transfer):
         if self._dedup is not None and self._dedup.dropped:
             out["deduplicated"] = self._dedup.dropped
         if self.aside is not None and self.aside.rows:
-            out["quarantined"] = len(self.aside.rows)
+            out["quarantined"] = self.aside.rows
         if self.branches:
             out["outputs"] = {str(branch.plan.index): branch.counts() for branch in self.branches}
         return out

@@ -22,7 +22,7 @@ import msgspec
 from rowferry import limits
 from rowferry.adapters import registry
 from rowferry.adapters.protocol import Noting, Orphaning, Source, Target
-from rowferry.engine import cutting, opening, outcome, planner, unique
+from rowferry.engine import cutting, letting_go, opening, outcome, planner, unique
 from rowferry.engine.ahead import Ahead
 from rowferry.engine.held_back import HeldBack
 from rowferry.engine.jobs import plan_of
@@ -54,7 +54,7 @@ def copy(request: Request, on_event: EventHandler, stop: threading.Event, comman
     request.check()
     opening.check_ends(request)
     job = Copy(request, on_event, stop, command)
-    with opening.stages(request.transforms):
+    with letting_go.stages(request.transforms):
         return _until_done(job, on_event, stop)
 
 

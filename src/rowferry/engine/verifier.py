@@ -18,7 +18,7 @@ import msgspec
 
 from rowferry import limits
 from rowferry.adapters.protocol import Source, Target
-from rowferry.engine import opening, outcome, pairing
+from rowferry.engine import letting_go, opening, outcome, pairing
 from rowferry.engine.pairing import Pairs, Unlike, pair
 from rowferry.engine.progress import (
     EventHandler,
@@ -49,7 +49,7 @@ def verify(request: Request, on_event: EventHandler, stop: threading.Event) -> R
     request.check()
     opening.check_ends(request)
     run = Verification(request, on_event, stop)
-    with opening.stages(request.transforms):
+    with letting_go.stages(request.transforms):
         try:
             return _until_done(run, on_event, stop)
         except BaseException as error:

@@ -265,7 +265,9 @@ class Worker(threading.Thread):
         with self._reading(plan, chunk, staged) as blocks:
             watched = Watched(staged.through(blocks))
             try:
-                return self._writer.write(self._write_request(plan, chunk), watched)
+                accepted = self._writer.write(self._write_request(plan, chunk), watched)
+                self._write_branches(chunk, staged)
+                return accepted
             except RowferryError as error:
                 if not watched.refused_by_target(error):
                     raise
@@ -274,22 +276,24 @@ class Worker(threading.Thread):
 
     def _write_sifted(self, plan: TablePlan, chunk: ChunkRow, staged: StagedTransfer) -> int:
         """Reads the chunk again and writes the rows that the target takes."""
-        from rowferry.engine.quarantine import load_what_passes
+        from rowferry.engine.bisect import Sought
+        from rowferry.engine.quarantine import Sifting
 
         assert self._writer is not None
         shared = self._shared
         assert shared.quarantine is not None and staged.aside is not None
         passing("refused")
-        with self._reading(plan, chunk, staged) as blocks:
-            accepted, left = load_what_passes(
-                self._writer,
-                self._write_request(plan, chunk),
-                staged.through(blocks),
-                staged.aside,
-                shared.quarantine.savepoints,
-                shared.stop,
-            )
-        staged.leave_out(left)
+        sifting = Sifting(self._writer, shared.quarantine.savepoints, shared.stop)
+        with self._reading(plan, chunk, staged) as blocks, Sought() as spool:
+            for block in staged.through(blocks):
+                spool.add(block.batch)
+            accepted, left = sifting.load(self._write_request(plan, chunk), spool, staged.aside)
+            staged.leave_out(left)
+            for branch in staged.branches:
+                if branch.rows_sent:
+                    assert branch.aside is not None
+                    _, left = sifting.load(self._write_request(branch.plan, chunk), branch.spool, branch.aside)
+                    branch.leave_out(left)
         return accepted
 
     def _way(self, plan: TablePlan) -> TableWay:
@@ -311,9 +315,14 @@ class Worker(threading.Thread):
                 rows_wanted = stage.batch_rows
             if plan.index not in self._stages:
                 self._stages[plan.index] = stage.worker()
-        branches = [Branch(self._way(fed)) for fed in shared.plan.tables if fed.fed_by == plan.index]
+        asides = shared.quarantine.aside(chunk) if shared.quarantine is not None else None
+        aside = asides.of(plan) if asides is not None else None
+        branches = [
+            Branch(self._way(fed), asides.of(fed) if asides is not None else None)
+            for fed in shared.plan.tables
+            if fed.fed_by == plan.index
+        ]
         dedup = shared.dedups[plan.index].begin(chunk.number) if plan.dedup is not None else None
-        aside = shared.quarantine.aside(plan, chunk) if shared.quarantine is not None else None
         opened = self._stages.get(plan.index)
         return StagedTransfer(self._way(plan), shared.stop, opened, dedup, branches, aside, rows_wanted=rows_wanted)
 
@@ -330,7 +339,16 @@ class Worker(threading.Thread):
         assert self._writer is not None
         with self._reading(plan, chunk, transfer) as blocks:
             accepted = self._writer.write(self._write_request(plan, chunk), transfer.through(blocks))
+        self._write_branches(chunk, transfer)
         self._land(plan, chunk, transfer, accepted, began)
+
+    def _write_branches(self, chunk: ChunkRow, transfer: Transfer) -> None:
+        """The rows of the tables that the chunk feeds beside its own."""
+        assert self._writer is not None
+        for branch in transfer.branches:
+            if branch.rows_sent:
+                accepted = self._writer.write(self._write_request(branch.plan, chunk), branch.blocks())
+                require_all(branch.rows_sent, accepted, str(branch.plan.target.name))
 
     @contextlib.contextmanager
     def _reading(self, plan: TablePlan, chunk: ChunkRow, transfer: Transfer) -> Iterator[Iterable[Block]]:
@@ -349,17 +367,13 @@ class Worker(threading.Thread):
             yield ahead if self._throttle is None else self._throttle.paced(ahead, chunk)
 
     def _land(self, plan: TablePlan, chunk: ChunkRow, transfer: Transfer, accepted: int, began: float) -> None:
-        """What comes after a chunk's rows: those of the tables that it feeds, its row in the ledger, COMMIT."""
+        """What comes after a chunk's rows: those that were set aside, its row in the ledger, COMMIT."""
         assert self._writer is not None
         shared, name = self._shared, str(plan.source.name)
         require_all(transfer.rows_sent, accepted, str(plan.target.name))
-        for branch in transfer.branches:
-            if branch.rows_sent:
-                accepted_there = self._writer.write(self._write_request(branch.plan, chunk), branch.blocks())
-                require_all(branch.rows_sent, accepted_there, str(branch.plan.target.name))
         passing("loaded")
         if transfer.aside is not None:
-            transfer.aside.write(self._writer)
+            transfer.aside.chunk.write(self._writer)
             passing("set aside")
         done = msgspec.structs.replace(
             chunk,
@@ -381,7 +395,7 @@ class Worker(threading.Thread):
         transfer.end(committed=True)
         passing("committed")
         shared.widen(plan.index, began)
-        shared.held_back.refused(int(done.counts.get("quarantined", 0)))
+        shared.held_back.refused(done.rows_quarantined)
         tries = shared.tries.get((chunk.table, chunk.number), 0) + 1
         shared.on_event(
             ChunkFinished(

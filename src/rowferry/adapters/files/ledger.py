@@ -65,6 +65,8 @@ class FilesLedger:
         self._path = os.path.join(self._own, "plan.json")
         self._on_change = on_change
         self._locks: dict[str, int] = {}
+        #: Of the jobs whose chunks were asked for: what the chunks of each table feed beside its own.
+        self._fed: dict[str, dict[int, list[tuple[int, TableName]]]] = {}
 
     def open(self, create: bool) -> bool:
         if os.path.exists(self._path):
@@ -210,6 +212,7 @@ class FilesLedger:
     def chunks(self, job: str) -> list[ChunkRow]:
         entry = self._entry(self._read(), job)
         planned = sorted(msgspec.convert(entry["chunks"], list[ChunkRow]), key=lambda c: (c.table, c.number))
+        self._fed[job] = _fed(entry)
         if entry["job"]["state"] == "finished":
             return planned
         standing = self._standing(job, entry)
@@ -232,6 +235,11 @@ class FilesLedger:
                 if match and match.group(1) == _file_safe(job) and self._folder.is_data(name):
                     found[int(match.group(2)), int(match.group(3))] = os.path.join(place, name)
         return found
+
+    def fed_by(self, job: str, table: int) -> list[tuple[int, TableName]]:
+        """The further tables that get rows out of a table's chunks: each with its index, and the name that it is
+        loaded under. Known once the job's chunks were asked for."""
+        return self._fed.get(job, {}).get(table, [])
 
     def _places(self, entry: dict[str, Any]) -> list[str]:
         """The folders where chunks of the job can stand: each table's own, and the one it is loaded under."""
@@ -287,3 +295,13 @@ class FilesLedger:
             entry = plan["jobs"][job]
             entry["job"].update(state="finished", report=dump(report))
             entry["chunks"] = dump(done)
+
+
+def _fed(entry: dict[str, Any]) -> dict[int, list[tuple[int, TableName]]]:
+    found: dict[int, list[tuple[int, TableName]]] = {}
+    for table in entry["job"].get("plan", {}).get("tables", ()):
+        if table.get("fed_by") is not None:
+            place = table.get("load_name") or table["target"]["name"]
+            name = TableName(place.get("schema"), place["name"])
+            found.setdefault(table["fed_by"], []).append((table["index"], name))
+    return found

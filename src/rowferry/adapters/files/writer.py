@@ -188,6 +188,7 @@ class FilesWriter:
             for path in self._parts:
                 if path != self._own:
                     publish(path)
+                    passing("published beside")
             publish(self._own)
         except OSError as failure:
             if os.path.exists(self._own):
@@ -201,12 +202,14 @@ class FilesWriter:
         self._held = None
 
     def _drop_stale(self, job: str, chunk: ChunkRow) -> None:
-        """What an earlier try of the chunk, killed before it was done, had set aside."""
-        place = self._folder.folder_of(TableName(None, QUARANTINE_NAME))
-        path = os.path.join(place, part_name(job, chunk.table, chunk.number, self._folder.suffix))
-        if path not in self._parts and os.path.exists(path):
-            os.unlink(path)
-            sync_folder(place)
+        """What an earlier try of the chunk, killed before it was done, had set aside or given to further tables, and
+        this one has not."""
+        for table, name in ((chunk.table, TableName(None, QUARANTINE_NAME)), *self._ledger.fed_by(job, chunk.table)):
+            place = self._folder.folder_of(name)
+            path = os.path.join(place, part_name(job, table, chunk.number, self._folder.suffix))
+            if path not in self._parts and os.path.exists(path):
+                os.unlink(path)
+                sync_folder(place)
 
     def _commit_journal(self) -> None:
         """All or nothing: the journal names every file that is to appear; once it stands, whoever comes next ends
