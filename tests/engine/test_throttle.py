@@ -21,7 +21,7 @@ from rowferry import ConfigError, endpoint, limits
 from rowferry.adapters.protocol import Block
 from rowferry.engine import throttle
 from rowferry.engine.breaker import Breaker, Limit
-from rowferry.engine.progress import ChunkFinished, Waiting, WentOn
+from rowferry.engine.progress import ChunkFinished, JobStarted, StepStarted, VerifyFinished, Waiting, WentOn
 from rowferry.engine.request import Request
 from rowferry.errors import DataError, StoppedError, TargetError
 from rowferry.model import Bound, ChunkRow, Table, TableName
@@ -433,3 +433,48 @@ def test_breaker_counts_refused_rows_in_its_window() -> None:
 )  # fmt: skip
 def test_limits_are_read(text: str, limit: Limit) -> None:
     assert Limit.parse("--max-errors", text) == limit
+
+
+LAST = {"t": {"dedup": {"by": ["v"], "keep": "last by id"}}}
+
+
+@pytest.mark.parametrize(("options", "reads"), [({"verify": True}, 2), ({"specs": LAST}, 2), ({}, 1)])
+def test_a_proof_and_a_first_pass_read_no_faster_than_the_rate(
+    source: str, tmp_path: pathlib.Path, options: dict[str, Any], reads: int
+) -> None:
+    report = rowferry.copy(
+        source, f"duckdb:///{tmp_path}/t.duckdb", max_rows_per_s=20_000, workers=2, tables=["t"], **options
+    )
+    assert report.tables[0].rows_committed == 20_000
+    assert report.seconds >= reads * 20_000 / 20_000
+
+
+def test_a_proof_and_a_first_pass_wait_while_a_signal_is_true(
+    source: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "SIGNAL_EVERY_S", 0.05)
+    path = tmp_path / "paused"
+    path.touch()
+    events: list[Any] = []
+
+    def on_event(event: Any) -> None:
+        events.append(event)
+        if isinstance(event, Waiting) and event.reason.startswith("paused"):
+            path.unlink()
+        if isinstance(event, StepStarted) and event.kind == "sequences":  # after the last chunk
+            path.touch()
+
+    report = rowferry.copy(
+        source,
+        f"duckdb:///{tmp_path}/t.duckdb",
+        tables=["t"],
+        specs=LAST,
+        verify=True,
+        pause_while=[("target", switch(path))],
+        on_event=on_event,
+    )
+    assert report.tables[0].equal
+    kinds = [type(e) for e in events if isinstance(e, (Waiting, WentOn, JobStarted, ChunkFinished, VerifyFinished))]
+    assert kinds == [Waiting, WentOn, JobStarted, ChunkFinished, Waiting, WentOn, VerifyFinished]
+    assert any(note.startswith("paused 2 times,") for note in report.notes)
+    assert not [t for t in threading.enumerate() if t.name.startswith("rowferry")]

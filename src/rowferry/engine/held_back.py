@@ -37,8 +37,12 @@ class HeldBack:
     def watching(
         self, source: Source, target: Target, stop: threading.Event
     ) -> contextlib.AbstractContextManager[None]:
-        """While workers run."""
+        """While rows are read."""
         return contextlib.nullcontext() if self.throttle is None else self.throttle.watching(source, target, stop)
+
+    def reads(self, source: Source, side: str = "source") -> Source:
+        """As ``Throttle.reads``."""
+        return source if self.throttle is None else self.throttle.reads(source, side)
 
     def notes(self) -> tuple[str, ...]:
         return self.throttle.notes() if self.throttle is not None else ()

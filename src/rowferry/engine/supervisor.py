@@ -236,7 +236,8 @@ class Copy:
             cutting.try_condition(source, table, bounds[0])
             deduplicated = _deduplication() if table.dedup is not None else None
             if request.mode == "upsert" and len(bounds) > 1 and not (deduplicated and deduplicated.makes_unique(table)):
-                unique.require_unique_keys(source, table, request.workers, self._stop)
+                with self._held_back.watching(source, target, self._stop):
+                    unique.require_unique_keys(self._held_back.reads(source), table, request.workers, self._stop)
             by_place = request.mode == "append" and len(bounds) > 1 and any(b.physical for b in bounds)
             if by_place or (deduplicated is not None and deduplicated.gathers(table, request.mode)):
                 gathered.add(table.index)
@@ -246,7 +247,9 @@ class Copy:
         plan = Plan(request.source.safe_url, request.target.safe_url, request.mode, tuple(tables), self._options())
         steps = steps_of(plan)
         if any(table.dedup is not None for table in tables):
-            steps += _deduplication().winner_steps(source, tables, len(steps), request.workers, self._stop)
+            with self._held_back.watching(source, target, self._stop):
+                held = self._held_back.reads(source)
+                steps += _deduplication().winner_steps(held, tables, len(steps), request.workers, self._stop)
         job = JobRow(
             id=job_id,
             name=request.job or job_id,
@@ -545,7 +548,7 @@ class Copy:
         """Closes the counts, compares the digests and, where asked for or needed, reads the target again."""
         problems: list[str] = []
         steps = target.ledger.steps(job.id)
-        notes = list(report.notes)
+        notes, held = list(report.notes), self._held_back.notes()
         for counted in report.tables:
             problem = counted.unclosed() or (None if counted.staged else outcome.digest_problem(counted))
             if problem:
@@ -562,18 +565,21 @@ class Copy:
         if (whole or stale) and not self._request.no_verify:
             from rowferry.engine import proof  # a copy that reads nothing again does not load what compares
 
-            tables = proof.prove(
-                source,
-                target,
-                plan,
-                report.tables,
-                whole=whole,
-                stale=stale,
-                baseline=lambda index: baseline_of(steps, index),
-                request=self._request,
-                on_event=self._on_event,
-                stop=self._stop,
-            )
+            with self._held_back.watching(source, target, self._stop):
+                tables = proof.prove(
+                    source,
+                    target,
+                    plan,
+                    report.tables,
+                    whole=whole,
+                    stale=stale,
+                    baseline=lambda index: baseline_of(steps, index),
+                    request=self._request,
+                    on_event=self._on_event,
+                    stop=self._stop,
+                    reads=self._held_back.reads,
+                )
+            notes = [note for note in notes if note not in held] + list(self._held_back.notes())
         if any(t.rows_quarantined and t.equal is False for t in tables):
             from rowferry.engine import quarantine
 

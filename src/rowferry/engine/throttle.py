@@ -15,12 +15,13 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Literal
+from typing import Any, Literal, cast
 
 import msgspec
 
 from rowferry import limits
-from rowferry.adapters.protocol import Asker, Asking, Block, Source, Target
+from rowferry.adapters.protocol import Asker, Asking, Block, Reader, ReadRequest, Source, Target
+from rowferry.engine.prefetch import close
 from rowferry.engine.progress import EventHandler, Waiting, WentOn, plural
 from rowferry.engine.request import Request
 from rowferry.errors import ConfigError, RowferryError, SourceError, StoppedError, TargetError
@@ -348,7 +349,9 @@ class Throttle:
     def __init__(self, request: Request, on_event: EventHandler) -> None:
         self._request = request
         self._on_event = on_event
-        self._pace = Pace(request.max_rows_per_s, request.max_mb_per_s)
+        #: The source's, and the target's where that is read: each side gives so much, and no more.
+        self._paces = {side: Pace(request.max_rows_per_s, request.max_mb_per_s) for side in ("source", "target")}
+        self._pace = self._paces["source"]
         self._max_pause_s = limits.PAUSE_MAX_S if request.max_pause_s is None else request.max_pause_s
         self._watch: Watch | None = None
         self._stop = threading.Event()
@@ -377,7 +380,7 @@ class Throttle:
 
     @contextlib.contextmanager
     def watching(self, source: Source, target: Target, stop: threading.Event) -> Iterator[None]:
-        """While workers run: asks the signals. stop: the workers' own."""
+        """While rows are read: asks the signals. stop: ends the waits of who reads them, the workers' own say."""
         self._stop = stop
         if not self._request.pause_while:
             yield
@@ -422,9 +425,22 @@ class Throttle:
         """The blocks of a chunk, none sooner than it may. Raises StoppedError, GivenBackError, or what stops a job."""
         for block in blocks:
             for piece in self._pieces(block):
-                if self._pace.buckets:
-                    self._wait(piece)
+                self._wait(piece, self._pace)
                 self._hold(chunk)
+                yield piece
+
+    def reads(self, source: Source, side: str) -> Source:
+        """The source, or the target as one, whose readers are held back, too: for what is read of it beside the copy.
+        Who reads holds no transaction on the target, and waits as long as a pause lasts."""
+        return cast(Source, _HeldSource(source, self, side))
+
+    def passing(self, blocks: Iterable[Block], side: str) -> Iterator[Block]:
+        """The blocks of such a read, none sooner than it may. Raises as :meth:`between_chunks`."""
+        pace = self._paces[side]
+        for block in blocks:
+            for piece in self._pieces(block):
+                self._wait(piece, pace)
+                self.between_chunks()
                 yield piece
 
     def _pieces(self, block: Block) -> Iterator[Block]:
@@ -439,9 +455,11 @@ class Throttle:
             # What the source settled is counted once.
             yield Block(batch.slice(first, step), touched=block.touched if first == 0 else None)
 
-    def _wait(self, block: Block) -> None:
+    def _wait(self, block: Block, pace: Pace) -> None:
+        if not pace.buckets:
+            return
         size = block.batch.nbytes if block.raw is None else len(block.raw)
-        wait_s = self._pace.wait_s(block.batch.num_rows, size)
+        wait_s = pace.wait_s(block.batch.num_rows, size)
         if wait_s <= 0:
             return
         with self._lock:
@@ -480,3 +498,35 @@ class Throttle:
             asked = "; ".join(f"{side}: {_short(sql)}" for side, sql in self._request.pause_while)
             out.append(f"paused {plural(self._pauses, 'time')}, {self._paused_s:,.1f} s together ({asked}){back}")
         return tuple(out)
+
+
+class _HeldSource:
+    """A source that gives its rows no sooner than it may; in all else the source itself."""
+
+    def __init__(self, source: Source, throttle: Throttle, side: str) -> None:
+        self._source = source
+        self._throttle = throttle
+        self._side = side
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._source, name)
+
+    def reader(self) -> Reader:
+        return cast(Reader, _HeldReader(self._source.reader(), self._throttle, self._side))
+
+
+class _HeldReader:
+    def __init__(self, reader: Reader, throttle: Throttle, side: str) -> None:
+        self._reader = reader
+        self._throttle = throttle
+        self._side = side
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._reader, name)
+
+    def read(self, request: ReadRequest) -> Iterator[Block]:
+        blocks = self._reader.read(request)
+        try:
+            yield from self._throttle.passing(blocks, self._side)
+        finally:
+            close(blocks)
