@@ -20,6 +20,9 @@ class SqlTrial(abc.ABC):
     spelled: SQL of a row's key as one text, which is compared by its bytes.
     """
 
+    #: What follows the SELECT of groups, of which there are nearly as many as rows.
+    hint = ""
+
     def __init__(self, key: LooseKey, keys: str, there: str, spelled: str) -> None:
         self._key = key
         self._keys = keys
@@ -51,7 +54,7 @@ class SqlTrial(abc.ABC):
         # Two keys are spelled alike if the first and the last in the order of bytes are.
         wanted = f"MIN({self._spelled}) <> MAX({self._spelled})" if spellings else "COUNT(*) > 1"
         return (
-            f"SELECT MIN({self._spelled}) AS one, MAX({self._spelled}) AS other FROM {self._keys}"
+            f"SELECT {self.hint}MIN({self._spelled}) AS one, MAX({self._spelled}) AS other FROM {self._keys}"
             f"{self._condition()} GROUP BY {', '.join(self._key.parts)} HAVING {wanted}"
         )
 

@@ -24,7 +24,7 @@ def loose_keys(session: Session, table: Table) -> list[LooseKey]:
     for row in session.execute(f"PRAGMA main.index_list({quote(table.name.name)})"):
         index, unique, partial = str(row[1]), row[2], row[4]
         parts = [p for p in session.execute(f"PRAGMA main.index_xinfo({quote(index)})") if p[5]]
-        loose = [f"{p[2]} by {p[4].upper()}" if p[2] is not None else "an expression" for p in parts if not _is_exact(p)]
+        loose = [p for p in parts if not _is_exact(p)]
         if not unique or not loose:
             continue
         names = tuple(str(p[2]) for p in parts if p[2] is not None)
@@ -33,7 +33,7 @@ def loose_keys(session: Session, table: Table) -> list[LooseKey]:
                 table=table.name,
                 name=index,
                 columns=names,
-                how=", ".join(loose),
+                how=", ".join("an expression" if p[2] is None else f"{p[2]} by {p[4].upper()}" for p in loose),
                 exact=tuple(str(p[2]) for p in parts if _is_exact(p)),
                 parts=tuple(f"{quote(p[2])} COLLATE {quote(p[4].upper())}" for p in parts if p[2] is not None),
                 unasked=_EXPRESSION if len(names) < len(parts) else _PARTIAL if partial else None,
