@@ -36,7 +36,7 @@ def plain_layout(array: pa.Array, form: Type) -> pa.Array:
         return _plain_map(array, form)
     # Safe casts: text and binary of other offsets, date64 (whole days only), time32, decimals of
     # other widths, float16, timestamps under another zone's name (the same instants).
-    return array.cast(to)
+    return pc.cast(array, to)
 
 
 def _bitmap_mask(array: pa.Array) -> pa.Array | None:

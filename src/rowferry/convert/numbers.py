@@ -28,7 +28,7 @@ def integer_range(kind: str) -> tuple[int, int]:
 def number_step(form: Type, to: Type) -> Step | str | None:
     """Both types are bool, integer, float, decimal or numeric; None where the pair is none of ours."""
     if form.kind == "bool":
-        return always(lambda a: a.cast(to.arrow)) if to.is_integer else None
+        return always(lambda a: pc.cast(a, to.arrow)) if to.is_integer else None
     if to.kind == "bool":
         return _integer_to_bool(form) if form.is_integer else None
     if form.is_integer:
@@ -59,16 +59,16 @@ def _from_integer(form: Type, to: Type) -> Step | str | None:
     if to.is_integer:
         to_low, to_high = integer_range(to.kind)
         if to_low <= low and high <= to_high:
-            return always(lambda a: a.cast(to.arrow))
-        return bisecting(lambda a: a.cast(to.arrow), into_integer(to.kind), to.arrow)
+            return always(lambda a: pc.cast(a, to.arrow))
+        return bisecting(lambda a: pc.cast(a, to.arrow), into_integer(to.kind), to.arrow)
     if to.kind == "decimal":
         return _integer_to_decimal(form, to)
     if to.kind == "numeric":
-        return always(lambda a: a.cast(pa.string()))
+        return always(lambda a: pc.cast(a, pa.string()))
     if to.kind in FLOATS:
         if high <= (2**53 if to.kind == "float64" else 2**24):
-            return always(lambda a: a.cast(to.arrow))
-        return bisecting(lambda a: a.cast(to.arrow), _into_float(to.kind), to.arrow)
+            return always(lambda a: pc.cast(a, to.arrow))
+        return bisecting(lambda a: pc.cast(a, to.arrow), _into_float(to.kind), to.arrow)
     return None
 
 
@@ -83,7 +83,7 @@ def _integer_to_decimal(form: Type, to: Type) -> Step:
     wide = make(wide_precision, max(to.scale, 0))
 
     def fast(array: pa.Array) -> pa.Array:
-        return array.cast(wide).cast(to.arrow)
+        return pc.cast(pc.cast(array, wide), to.arrow)
 
     if to.precision - to.scale >= digits and to.scale >= 0:
         return always(fast)
@@ -96,10 +96,10 @@ def _from_decimal(form: Type, to: Type) -> Step | str | None:
         assert to.precision is not None and to.scale is not None
         wider = to.scale >= form.scale and to.precision - to.scale >= form.precision - form.scale
         if wider:
-            return always(lambda a: a.cast(to.arrow))
+            return always(lambda a: pc.cast(a, to.arrow))
         return bisecting(_rescaling(form, to), into_decimal(to), to.arrow)
     if to.is_integer:
-        fast = _never if form.scale < 0 else lambda a: a.cast(to.arrow)
+        fast = _never if form.scale < 0 else lambda a: pc.cast(a, to.arrow)
         return bisecting(fast, into_integer(to.kind), to.arrow)
     if to.kind == "numeric":
         return always(decimal_text(form))
@@ -115,13 +115,13 @@ def _rescaling(form: Type, to: Type) -> Callable[[pa.Array], pa.Array]:
     assert to.precision is not None and to.scale is not None
     up = to.scale - form.scale
     if up <= 0:
-        return lambda a: a.cast(to.arrow)
+        return lambda a: pc.cast(a, to.arrow)
     digits = min(to.precision - up, form.precision)
     if digits < 1:
         return _never
     make = pa.decimal128 if form.precision <= 38 else pa.decimal256
     narrow = make(digits, form.scale)
-    return lambda a: a.cast(narrow).cast(to.arrow)
+    return lambda a: pc.cast(pc.cast(a, narrow), to.arrow)
 
 
 def decimal_text(form: Type) -> Callable[[pa.Array], pa.Array]:
@@ -130,12 +130,12 @@ def decimal_text(form: Type) -> Callable[[pa.Array], pa.Array]:
     if scale < 0:
         return lambda a: pa.array([None if v is None else format(v, "f") for v in a.to_pylist()], pa.string())
     if scale <= PLAIN_SCALE_MAX:
-        return lambda a: a.cast(pa.string())
+        return lambda a: pc.cast(a, pa.string())
     whole = (pa.decimal128 if precision <= 38 else pa.decimal256)(precision, 0)
 
     def write(array: pa.Array) -> pa.Array:
         # Arrow prints 0E-10 where the scale is large: print the unscaled integer and put the point in.
-        digits = pc.utf8_lpad(pc.abs(array.view(whole)).cast(pa.string()), width=scale + 1, padding="0")
+        digits = pc.utf8_lpad(pc.cast(pc.abs(array.view(whole)), pa.string()), width=scale + 1, padding="0")
         head = pc.utf8_slice_codeunits(digits, 0, -scale)
         tail = pc.utf8_slice_codeunits(digits, -scale)
         sign = pc.if_else(pc.less(array.view(whole), pa.scalar(decimal.Decimal(0), whole)), "-", "")
@@ -149,7 +149,7 @@ def _from_numeric(to: Type) -> Step | str | None:
         return PASS
     if to.kind == "decimal":
         slow = into_decimal(to)
-        return bisecting(lambda a: _short(a, to).cast(to.arrow), lambda text: slow(decimal.Decimal(text)), to.arrow)
+        return bisecting(lambda a: pc.cast(_short(a, to), to.arrow), lambda text: slow(decimal.Decimal(text)), to.arrow)
     if to.is_integer:
         slow_integer = into_integer(to.kind)
         return bisecting(_text_to_integer(to), lambda text: slow_integer(decimal.Decimal(text)), to.arrow)
@@ -183,9 +183,9 @@ _WHOLE_BY_VALUE = Type("decimal", precision=DECIMAL_DIGITS_MAX, scale=38)
 def _text_to_integer(to: Type) -> Callable[[pa.Array], pa.Array]:
     def fast(array: pa.Array) -> pa.Array:
         try:
-            return array.cast(to.arrow)
+            return pc.cast(array, to.arrow)
         except pa.ArrowInvalid:  # 12.00 is an integer by value
-            return _short(array, _WHOLE_BY_VALUE).cast(_WHOLE_BY_VALUE.arrow).cast(to.arrow)
+            return pc.cast(pc.cast(_short(array, _WHOLE_BY_VALUE), _WHOLE_BY_VALUE.arrow), to.arrow)
 
     return fast
 
@@ -194,7 +194,7 @@ def _from_float(form: Type, to: Type) -> Step | str | None:
     if to.kind in FLOATS:
         if form.kind == to.kind:
             return PASS
-        return always(lambda a: a.cast(pa.float64())) if to.kind == "float64" else checked(_narrow_float)
+        return always(lambda a: pc.cast(a, pa.float64())) if to.kind == "float64" else checked(_narrow_float)
     if to.is_integer:
         return bisecting(_float_to_integer(to), into_integer(to.kind), to.arrow)
     if to.kind in ("decimal", "numeric"):
@@ -203,8 +203,8 @@ def _from_float(form: Type, to: Type) -> Step | str | None:
 
 
 def _narrow_float(array: pa.Array) -> tuple[pa.Array, pa.Array | None]:
-    narrow = array.cast(pa.float32())
-    same = pc.or_(pc.equal(narrow.cast(pa.float64()), array), pc.is_nan(array))
+    narrow = pc.cast(array, pa.float32())
+    same = pc.or_(pc.equal(pc.cast(narrow, pa.float64()), array), pc.is_nan(array))
     if pc.all(same).as_py() is not False:
         return narrow, None
     # The nearest float32 of what lies beyond its range is its largest finite value, not infinity.
@@ -224,7 +224,7 @@ def _float_to_integer(to: Type) -> Callable[[pa.Array], pa.Array]:
     def fast(array: pa.Array) -> pa.Array:
         if pc.any(negative_zeros(array)).as_py():
             raise pa.ArrowInvalid("−0.0 would lose its sign")
-        return array.cast(to.arrow)
+        return pc.cast(array, to.arrow)
 
     return fast
 

@@ -250,7 +250,7 @@ def _into_binary(form: Type, to: Type) -> Step | str:
     fixed_to = pa.types.is_fixed_size_binary(to.arrow)
     if fixed_form and fixed_to:
         return PASS if form.length == to.length else f"values of {form.length} bytes do not have {to.length} bytes"
-    widen: Step = always(lambda a: a.cast(pa.binary())) if fixed_form else PASS
+    widen: Step = always(lambda a: pc.cast(a, pa.binary())) if fixed_form else PASS
     if to.length is None or (form.length is not None and form.length <= to.length and not fixed_to):
         return widen
     length = to.length
@@ -262,7 +262,7 @@ def _into_binary(form: Type, to: Type) -> Step | str:
         unfit = pc.invert(good) if pc.all(good).as_py() is False else None
         if unfit is not None:
             array = pc.if_else(good, array, pa.scalar(None, pa.binary()))
-        return array.cast(to.arrow), unfit
+        return pc.cast(array, to.arrow), unfit
 
     return checked(fix)
 

@@ -43,7 +43,7 @@ class Frame:
         there = [i for i, array in enumerate(self.arrays) if array is not None]
         if there:
             whole = pa.RecordBatch.from_arrays([self.arrays[i] for i in there], names=[str(i) for i in there])
-            for i, array in zip(there, whole.filter(mask).columns, strict=True):
+            for i, array in zip(there, pc.filter(whole, mask).columns, strict=True):
                 self.arrays[i] = array
         self.count = kept
         self._masks.append(mask)

@@ -58,13 +58,13 @@ class LookupPlan:
                 raise self._error(keys, missing[0])
             reason = f"{self._spec.file} has no such key"
             refused = [(row, self._columns[0].name, reason) for row in missing]
-        return [values.take(found) for values in self._values], refused
+        return [pc.take(values, found) for values in self._values], refused
 
     def _found_one(self, form: pa.Array) -> pa.Array:
         """Each different value of a batch is looked up once."""
         coded = form.dictionary_encode()
         rows = pa.array([self._rows.get((value,)) for value in coded.dictionary.to_pylist()], pa.int64())
-        return rows.take(coded.indices)
+        return pc.take(rows, coded.indices)
 
     def _found_many(self, forms: Sequence[pa.Array]) -> pa.Array:
         tuples = zip(*(form.to_pylist() for form in forms), strict=True)
