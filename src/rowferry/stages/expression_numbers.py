@@ -46,7 +46,10 @@ class Typed(NamedTuple):
 
 
 def constant(value: Any, t: Type) -> Typed:
-    scalar = pa.scalar(value, t.arrow)
+    try:
+        scalar = pa.scalar(value, t.arrow)
+    except pa.ArrowInvalid:  # it does not fit
+        raise Undecided from None
     return Typed(t, lambda _: scalar)
 
 
