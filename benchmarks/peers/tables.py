@@ -175,8 +175,8 @@ def _lineitem() -> Table:
             # char(n) may come with its padding or without it: its spaces at the end are none of its value.
             kinds = ("text" if field.name == "l_comment" else "char", "text")
         columns.append(Column(field.name, *kinds))
-    # SQLite's char(n) is a TEXT like any other.
-    ddl = dict.fromkeys(("postgres", "mysql", "sqlite"), lineitem.DDL)
+    # SQLite's and DuckDB's char(n) is a text like any other.
+    ddl = dict.fromkeys(("postgres", "mysql", "sqlite", "duckdb"), lineitem.DDL)
     return Table(
         "lineitem", tuple(columns), lineitem.PRIMARY_KEY, ddl, lineitem.rows_of,
         lambda rows: lineitem.batches(rows), "l_orderkey",
@@ -194,6 +194,8 @@ def _events() -> Table:
         "e_payload jsonb not null, e_title text, e_body bytea",
         "mysql": "e_id uuid not null, e_at timestamp(6) not null default '2000-01-01', e_actor bigint, "
         "e_kind varchar(16) not null, e_payload json not null, e_title text, e_body blob",
+        "duckdb": "e_id uuid not null, e_at timestamptz not null, e_actor bigint, e_kind varchar not null, "
+        "e_payload json not null, e_title varchar, e_body blob",
     }
     return Table(
         "events", columns, events.PRIMARY_KEY, ddl, events.rows_of, lambda rows: events.batches(rows), None,

@@ -124,15 +124,16 @@ def programs(*names: str) -> Callable[[], str | None]:
     return missing
 
 
-def script(name: str, *, with_key: bool = True) -> Callable[[Job], list[str]]:
-    """A peer that is a library: the script of that name here; ``with_key``: it makes the primary key, too."""
+def script(name: str, *, with_key: bool = True, with_columns: bool = False) -> Callable[[Job], list[str]]:
+    """A peer that is a library: the script of that name here; ``with_key``: it makes the primary key, too, and
+    ``with_columns`` the types that rowferry makes."""
 
     def command(job: Job) -> list[str]:
         source, target = (str(p.path) if isinstance(p, Files) else p.url for p in (job.source, job.target))
         return [
             python(), str(HERE / name), source, target, job.table.name,
             ",".join(job.table.key) if with_key else "",
-            job.table.split_by or "", str(job.workers),
+            job.table.split_by or "", str(job.workers), *([job.table.ddl[job.target.engine]] if with_columns else []),
         ]  # fmt: skip
 
     return command
@@ -225,10 +226,14 @@ ROWFERRY = Way("rowferry, with digests", rowferry)
 SLING = Way("Sling 1.4", sling, programs(SLING_PROGRAM))
 SLING_DUCKDB = Way("Sling 1.4", sling, programs(SLING_PROGRAM, DUCKDB_PROGRAM))
 DLT = Way("dlt", script("dlt_copy.py"), modules("dlt", "sqlalchemy"))
-CONNECTORX_DUCKDB = Way("ConnectorX → DuckDB", script("connectorx_to_duckdb.py"), modules("connectorx", "duckdb"))
-CONNECTORX_DUCKDB_NO_KEY = Way(
-    "ConnectorX → DuckDB, no key", script("connectorx_to_duckdb.py", with_key=False), modules("connectorx", "duckdb")
-)
+CONNECTORX_DUCKDB = Way(
+    "ConnectorX → DuckDB, equal result", script("connectorx_to_duckdb.py", with_columns=True),
+    modules("connectorx", "duckdb"),
+)  # fmt: skip
+CONNECTORX_DUCKDB_AS_IT_COMES = Way(
+    "ConnectorX → DuckDB, as it comes", script("connectorx_to_duckdb.py", with_key=False),
+    modules("connectorx", "duckdb"),
+)  # fmt: skip
 
 PATHS: Mapping[str, Path] = {
     "pg_pg": Path("PostgreSQL → PostgreSQL", "postgres", "postgres", (
@@ -239,7 +244,7 @@ PATHS: Mapping[str, Path] = {
         ROWFERRY,
         Way("ADBC → DuckDB", script("adbc_to_duckdb.py"), modules("adbc_driver_postgresql", "duckdb")),
         CONNECTORX_DUCKDB,
-        CONNECTORX_DUCKDB_NO_KEY,
+        CONNECTORX_DUCKDB_AS_IT_COMES,
         Way("DuckDB's own scanner", duckdb_scanner, programs(DUCKDB_PROGRAM, DUCKDB_SCANNER.format("postgres"))),
     )),
     "pg_parquet": Path("PostgreSQL → Parquet", "postgres", "parquet", (
@@ -271,7 +276,7 @@ PATHS: Mapping[str, Path] = {
         SLING_DUCKDB,
         DLT,
         CONNECTORX_DUCKDB,
-        CONNECTORX_DUCKDB_NO_KEY,
+        CONNECTORX_DUCKDB_AS_IT_COMES,
         Way("DuckDB's own scanner", duckdb_scanner, programs(DUCKDB_PROGRAM, DUCKDB_SCANNER.format("mysql"))),
     )),
 }  # fmt: skip

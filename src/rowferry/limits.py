@@ -11,6 +11,9 @@ MIB = 1 << 20
 #: PostgreSQL on two cores 40 MiB took 5 % less time and CPU than 16, and 64 no less than 40.
 #: ROWFERRY_CHUNK_BYTES is for tests that need many chunks of little data.
 CHUNK_BYTES = int(os.environ.get("ROWFERRY_CHUNK_BYTES", 40 * MIB))
+#: A table smaller than a chunk is shared out among the workers in parts no smaller than that: LOAD DATA of so many
+#: bytes keeps MariaDB busy for 0.2 s, a chunk's transaction and bookkeeping for 0.01.
+CHUNK_BYTES_MIN = min(CHUNK_BYTES, 8 * MIB)
 #: Rows that a chunk into DuckDB holds at least: two row groups of 122,880; smaller commits go
 #: through its write-ahead log and cost up to 2× (measured).
 DUCKDB_CHUNK_ROWS_MIN = 2 * 122_880 if CHUNK_BYTES >= MIB else 0

@@ -19,8 +19,9 @@ import pytest
 import rowferry
 from adapters import contract
 from adapters.contract import JOB, Ferry
+from rowferry import endpoint
 from rowferry.adapters.duckdb import types
-from rowferry.adapters.duckdb.wire import ProcessLock
+from rowferry.adapters.duckdb.wire import Database, ProcessLock
 from rowferry.convert import duckdb_form
 from rowferry.errors import ConfigError, DataError, RefusedError, RowferryError, SourceError, TargetError
 from rowferry.model import Bound, ChunkRow, Column, ColumnPlan, Comparison, Refusal, Table, TableName
@@ -591,6 +592,38 @@ import sys, rowferry
 print("begin", flush=True)
 rowferry.copy(sys.argv[1], sys.argv[2], workers=2)
 """
+
+
+def test_a_key_goes_into_the_file_at_once_and_not_through_the_log(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "a.db"
+    log = tmp_path / "a.db.wal"
+    with contextlib.closing(Database(endpoint.parse(f"duckdb:///{path}"), TargetError, read_only=False)) as database:
+        session = database.session()
+        session.execute("CREATE TABLE t AS SELECT range AS id, hash(range)::VARCHAR AS v FROM range(200000)")
+        session.execute("CREATE TABLE u AS FROM t")
+        session.execute("CHECKPOINT")
+        for table, straight in (("t", True), ("u", False)):
+            with database.straight_to_file() if straight else contextlib.nullcontext(), session.atomic():
+                session.execute(f"ALTER TABLE {table} ADD PRIMARY KEY (v)")
+            size = log.stat().st_size if log.exists() else 0
+            assert (size == 0) is straight
+        session.execute("INSERT INTO t VALUES (-1, 'x')")
+        assert log.stat().st_size > 0, "later commits go through the log again"
+    assert look(path, "SELECT count(*) FROM duckdb_constraints() WHERE constraint_type = 'PRIMARY KEY'") == [(2,)]
+
+
+def test_a_key_beside_an_open_transaction_goes_through_the_log(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "a.db"
+    with contextlib.closing(Database(endpoint.parse(f"duckdb:///{path}"), TargetError, read_only=False)) as database:
+        session, other = database.session(), database.session()
+        session.execute("CREATE TABLE t AS SELECT range AS id FROM range(1000)")
+        other.begin()
+        assert other.execute("SELECT count(*) FROM t") == [(1000,)]
+        with database.straight_to_file(), session.atomic():
+            session.execute("ALTER TABLE t ADD PRIMARY KEY (id)")
+        other.rollback()
+    with pytest.raises(duckdb.ConstraintException), contextlib.closing(duckdb.connect(str(path))) as c:
+        c.execute("INSERT INTO t VALUES (7)")
 
 
 def test_kill_9_at_any_time_leaves_whole_chunks_and_the_next_run_the_rest(tmp_path: pathlib.Path) -> None:

@@ -42,6 +42,10 @@ def cut(source: Source, table: TablePlan, request: Request) -> list[Bound]:
         rows_min = table.source.rows // (most // workers * workers)
     elif chunks > workers:
         chunk_bytes = -(-table.source.bytes // (-(-chunks // workers) * workers))
+    elif request.chunk_bytes is None and not request.held_back:
+        # A smaller table is shared out, too, where each share is worth a transaction.
+        shares = min(workers, table.source.bytes // limits.CHUNK_BYTES_MIN)
+        chunk_bytes = -(-table.source.bytes // shares) if shares > chunks else chunk_bytes
     return _blaming(source, table, lambda: source.split(table.source, table.where, chunk_bytes, rows_min))
 
 

@@ -232,6 +232,20 @@ def test_tls_is_as_ssl_mode_asks(own_mysql_server: mysql_servers.Mariadb, option
 
 
 @pytest.mark.server
+@pytest.mark.parametrize("mode", ["PREFERRED", "REQUIRED"])
+def test_login_that_looks_at_no_certificate_loads_none_of_the_machines(
+    own_mysql_server: mysql_servers.Mariadb, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[str] = []
+    for name in ("load_default_certs", "set_default_verify_paths", "load_verify_locations"):
+        monkeypatch.setattr(f"ssl.SSLContext.{name}", lambda *given, name=name: loaded.append(name))
+    session = connect(parsed(own_mysql_server.url_of("mysql", options=f"?ssl-mode={mode}")), SourceError)
+    assert session.query("SHOW STATUS LIKE 'Ssl_cipher'")[0][1]
+    session.close()
+    assert loaded == []
+
+
+@pytest.mark.server
 @pytest.mark.parametrize("mode", ["VERIFY_CA", "VERIFY_IDENTITY"])
 def test_a_certificate_of_nobody_known_is_refused_for_good(own_mysql_server: mysql_servers.Mariadb, mode: str) -> None:
     with pytest.raises(SourceError, match="certificate") as caught:

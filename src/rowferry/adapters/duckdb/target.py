@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import msgspec
 import pyarrow as pa
@@ -19,7 +20,7 @@ from rowferry.adapters.protocol import Asker, Block, Ledger, TargetOptions, Writ
 from rowferry.adapters.queue import ChunkQueue
 from rowferry.convert.duckdb_form import canonical, quote, to_duckdb
 from rowferry.errors import DataError, LedgerError, RowferryError, TargetError
-from rowferry.model import Attachment, ChunkRow, Column, ColumnPlan, Endpoint, Refusal, Table, TableName
+from rowferry.model import Attachment, ChunkRow, Column, ColumnPlan, Endpoint, Refusal, StepRow, Table, TableName
 from rowferry.types import Type
 
 _LEDGER = sql_ledger.LedgerNames(
@@ -41,6 +42,18 @@ _OWN_TYPES = {
 }
 
 
+class DuckdbLedger(sql_ledger.SqlLedger):
+    """The ledger, whose steps that build indexes are written once."""
+
+    def __init__(self, database: Database, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._database = database
+
+    def run_step(self, job: str, step: StepRow, action: Callable[[], dict[str, Any] | None]) -> None:
+        with self._database.straight_to_file() if step.kind == "keys" else contextlib.nullcontext():
+            super().run_step(job, step, action)
+
+
 class DuckdbTarget:
     """The protocol's Target on one database file."""
 
@@ -49,7 +62,8 @@ class DuckdbTarget:
         self._control = database.session()
         self._lock = ProcessLock(database.path)
         self._queue = ChunkQueue(self._load_chunks)
-        self.ledger: Ledger = sql_ledger.SqlLedger(
+        self.ledger: Ledger = DuckdbLedger(
+            database,
             database.session(LedgerError) if database.read_only else self._control,
             _LEDGER,
             self._lock,

@@ -295,7 +295,7 @@ def _login(p: Parameters, local_infile: bool) -> Any:
 
     # PREFERRED on a unix socket is without TLS, as the native clients have it.
     mode = "DISABLED" if p.socket and p.ssl_mode == "PREFERRED" else p.ssl_mode
-    tls: dict[str, Any] = {"ssl_disabled": True} if mode == "DISABLED" else {}
+    tls: dict[str, Any] = {"ssl_disabled": True}
     if mode not in ("DISABLED", "PREFERRED"):
         tls = {"ssl": tls_context(p)}
     connection = Connection(
@@ -317,6 +317,10 @@ def _login(p: Parameters, local_infile: bool) -> Any:
         auth_plugin_map={} if p.cleartext else {"mysql_clear_password": _Refused, "dialog": _Refused},
         **tls,
     )
+    if mode == "PREFERRED":
+        # The driver's own context for it loads all of the machine's certificates (20 ms of CPU a login, of which a
+        # copy has half a dozen), and looks at none of them.
+        connection.ssl, connection.ctx = True, tls_context(p)
     sock = _open_socket(p)
     try:
         with _deadline(sock, p.timeout_s), warnings.catch_warnings(action="ignore"):

@@ -29,6 +29,7 @@ from pymysql.constants import CLIENT, COMMAND, CR, SERVER_STATUS
 
 from rowferry import limits
 from rowferry.adapters.buffers import assemble
+from rowferry.adapters.gathering import GATHER_BYTES, Gathering
 from rowferry.adapters.mysql import failure, header
 from rowferry.errors import DataError, SourceError
 from rowferry.limits import SOCKET_READ_BYTES
@@ -75,6 +76,7 @@ class Channel:
         #: Number that the next packet bears, ours or the server's.
         self.sequence = 0
         self._sock: socket.socket = connection._sock
+        self._gathering = Gathering(self._sock, connection._read_timeout)
         self._buffer = bytearray(self._read_ahead())
         self._at = 0
 
@@ -137,13 +139,27 @@ class Channel:
         if self.closed:
             raise err.InterfaceError(CR.CR_SERVER_GONE_ERROR, "the connection is closed")
         try:
-            self._patience(self.connection._read_timeout)
-            n = self._sock.recv_into(view)
+            if self._gathering.on:
+                n = self._gathering.receive_into(view)
+            else:
+                self._patience(self.connection._read_timeout)
+                n = self._sock.recv_into(view)
         except OSError as error:
             raise self.lost(f"the connection broke: {error}") from None
         if n == 0:
             raise self.lost("the server closed the connection")
         return n
+
+    def gather(self, on: bool) -> None:
+        """Whether :meth:`receive_into`, the only method to be called then, waits for more than a byte (``Gathering``).
+        Nothing where the connection is closed."""
+        if self.closed:
+            return
+        try:
+            self._patience(self.connection._read_timeout)
+            self._gathering.switch(on)
+        except OSError as error:
+            raise self.lost(f"the connection broke: {error}") from None
 
     def _need(self, n: int) -> None:
         """Has at least n unread bytes in the buffer."""
@@ -341,22 +357,34 @@ class _Answer:
 
     def _stream(self, channel: Channel, batch_bytes: int) -> Iterator[pa.RecordBatch]:
         decoder = self._decoder
-        while True:
-            taken = decoder.take(limits.BATCH_ROWS_MAX, batch_bytes)
-            if taken is not None:
-                yield assemble(self._schema, taken)
-            elif decoder.last is not None:
-                break
-            else:
-                view = decoder.buffer_view(limits.SOCKET_READ_BYTES)
-                count = channel.receive_into(view)
-                view.release()
-                decoder.received(count)
+        try:
+            yield from self._rows(channel, batch_bytes)
+        finally:
+            channel.gather(False)
         if decoder.last[0] == 0xFF:
             raise channel.server_error(decoder.last, last=decoder.farewell)
         ok = channel.ok(decoder.last)
         self.warnings = ok.warnings
         channel.give_back(ok)
+
+    def _rows(self, channel: Channel, batch_bytes: int) -> Iterator[pa.RecordBatch]:
+        decoder = self._decoder
+        received = 0
+        while True:
+            taken = decoder.take(limits.BATCH_ROWS_MAX, batch_bytes)
+            if taken is not None:
+                yield assemble(self._schema, taken)
+            elif decoder.last is not None:
+                return
+            else:
+                view = decoder.buffer_view(limits.SOCKET_READ_BYTES)
+                count = channel.receive_into(view)
+                view.release()
+                decoder.received(count)
+                received += count
+                # Not from the first byte on: a small table would wait at its end for what never comes.
+                if received >= GATHER_BYTES:
+                    channel.gather(True)
 
     def _data_error(self, error: Any) -> DataError:
         value: bytes = error.value
