@@ -10,16 +10,10 @@ import pyarrow as pa
 from rowferry import compute as pc
 from rowferry import limits
 from rowferry.model import Digest
-from rowferry.stages.digest import Digester
+from rowferry.stages.digest import DIGEST, Digester, digest_array
 
-DIGEST = pa.binary(16)
 #: Surplus rows by key: key digest, rows that only the source has, rows that only the target has.
 ENTRIES = pa.schema([("key", DIGEST), ("source", pa.int64()), ("target", pa.int64())])
-
-
-def digest_array(data: bytes) -> pa.Array:
-    """16 n bytes as n digests; not copied."""
-    return pa.Array.from_buffers(DIGEST, len(data) // 16, [None, pa.py_buffer(data)])
 
 
 class Balance:

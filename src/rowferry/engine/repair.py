@@ -16,12 +16,13 @@ from rowferry import compute as pc
 from rowferry import limits
 from rowferry.adapters.protocol import Source, Target
 from rowferry.convert import conversion
-from rowferry.engine.narrow import DIGEST, digests_of
+from rowferry.engine.narrow import digests_of
 from rowferry.engine.scan import Side, key_is_read, reading
 from rowferry.engine.transfer import conversion_of
 from rowferry.engine.verify import TableDifference, verify_tables
 from rowferry.errors import DifferenceError, RefusedError, RowferryError, TargetError
 from rowferry.model import ColumnPlan, Table, TablePlan
+from rowferry.stages.digest import DIGEST
 
 #: Bytes of rows, and keys to delete, that one transaction of a repair holds at most.
 REPAIR_BYTES = 8 * limits.MIB

@@ -10,12 +10,12 @@ import pyarrow as pa
 from rowferry import compute as pc
 from rowferry.adapters.protocol import Source
 from rowferry.convert import value_text
-from rowferry.engine.narrow import DIGEST, bucket_sums, digest_array, flags_of, groups_of
+from rowferry.engine.narrow import bucket_sums, flags_of, groups_of
 from rowferry.engine.scan import Consumer, Side, key_is_read
 from rowferry.errors import DataError
 from rowferry.limits import VERIFY_BUCKETS
 from rowferry.model import TablePlan
-from rowferry.stages.digest import Digester
+from rowferry.stages.digest import DIGEST, Digester, digest_array
 
 #: Key digests that are held at once (16 bytes each, and as much again several times while they are counted).
 KEYS_HELD = 1_000_000

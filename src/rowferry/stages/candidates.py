@@ -12,8 +12,7 @@ import pyarrow as pa
 
 from rowferry import limits
 from rowferry.errors import TargetError
-
-_DIGEST = pa.binary(16)
+from rowferry.stages.digest import digest_array
 
 
 class Candidates:
@@ -37,7 +36,7 @@ class Candidates:
 
     def add(self, keys: bytes, rows: bytes, values: pa.Array) -> None:
         """n rows: 16 n bytes of key digests, as many of row digests, and n values, of one type in all calls."""
-        part = pa.table({"key": _digests(keys), "row": _digests(rows), "value": values})
+        part = pa.table({"key": digest_array(keys), "row": digest_array(rows), "value": values})
         with self._lock, self._failing():
             self._connection.register("part", part)
             what = "INSERT INTO candidates" if self._made else "CREATE TABLE candidates AS"
@@ -77,7 +76,3 @@ class Candidates:
 
     def close(self) -> None:
         self._connection.close()
-
-
-def _digests(data: bytes) -> pa.Array:
-    return pa.Array.from_buffers(_DIGEST, len(data) // 16, [None, pa.py_buffer(data)])

@@ -21,7 +21,7 @@ from rowferry import compute as pc
 from rowferry._native.key_set import MEMORY_BYTES_MIN, KeySet
 from rowferry.errors import ConfigError, TargetError
 from rowferry.model import Comparison
-from rowferry.stages.digest import Digester
+from rowferry.stages.digest import Digester, digest_array, digest_bytes
 from rowferry.stages.spec import Dedup
 
 Answer = TypeVar("Answer")
@@ -220,14 +220,13 @@ class ChunkDedup:
             return pa.repeat(pa.scalar(True), count)
         shared = _mask(bits, count)
         winning = pc.and_(shared, _mask(_asked(lambda: winners.rows.contains(rows), folder)[0], count))
-        digests = pa.Array.from_buffers(pa.binary(16), count, [None, pa.py_buffer(rows)]).filter(winning)
+        digests = digest_array(rows).filter(winning)
         claimed = self._claimed(digests) if len(digests) else b""
         alone = pc.invert(shared)
         return pc.replace_with_mask(alone, winning, _mask(claimed, len(digests)))
 
     def _claimed(self, digests: pa.Array) -> bytes:
-        asked = memoryview(digests.buffers()[1]).cast("B")[16 * digests.offset : 16 * (digests.offset + len(digests))]
-        claims = self._table.claims
+        asked, claims = digest_bytes(digests), self._table.claims
         return _asked(lambda: claims.claim(asked, self._owner, self._earlier), self._table.folder)[0]
 
     def prepare(self) -> None:
@@ -261,5 +260,5 @@ def _asked(ask: Callable[[], Answer], folder: str) -> Answer:
     except OSError as error:
         raise TargetError(
             f"the keys of the dedup do not fit in memory, and a temporary file failed in {folder}: {error.strerror}",
-            hint="make room there, set TMPDIR to another folder, or give it more memory with ROWFERRY_DEDUP_BYTES",
+            hint="make room there, set TMPDIR to another folder, or give it more memory with --max-dedup-mb",
         ) from error

@@ -27,6 +27,8 @@ from rowferry.types import FLOATS, TEXTS, Type, from_arrow
 
 #: Version of the digest format; part of every schema id.
 FORMAT_VERSION: int = row_digest.FORMAT_VERSION
+#: The Arrow type of digests of rows and keys.
+DIGEST = pa.binary(16)
 #: Engines that cannot hold −0.0 (SQLite stores a whole REAL as an integer).
 UNSIGNED_ZERO_ENGINES = ("sqlite",)
 #: Digits that an integer brought to another scale may have; beyond, numbers are compared digit by digit.
@@ -366,6 +368,16 @@ class Digester:
         for i in self._rare:
             arrays[i] = _plain_array(arrays[i], self._programs[i])
         return pa.RecordBatch.from_arrays(arrays, names=[str(i) for i in range(len(arrays))])
+
+
+def digest_array(data: bytes) -> pa.Array:
+    """16 n bytes as n digests; not copied."""
+    return pa.Array.from_buffers(DIGEST, len(data) // 16, [None, pa.py_buffer(data)])
+
+
+def digest_bytes(digests: pa.Array) -> memoryview:
+    """n digests as 16 n bytes; not copied."""
+    return memoryview(digests.buffers()[1]).cast("B")[16 * digests.offset : 16 * (digests.offset + len(digests))]
 
 
 def merge_buckets(parts: Iterable[Sequence[Digest]]) -> list[Digest]:
