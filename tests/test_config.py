@@ -74,6 +74,7 @@ def test_load_reads_what_happens_to_the_rows_of_tables(tmp_path: pathlib.Path) -
         """
         on_error = "quarantine"
         max_quarantined = 10
+        max_dedup_mb = 64
         max_rows_per_s = 5000
         max_mb_per_s = 1.5
         max_errors = "50/60s"
@@ -98,6 +99,7 @@ def test_load_reads_what_happens_to_the_rows_of_tables(tmp_path: pathlib.Path) -
         5000,
         1.5,
     )
+    assert read.max_dedup_mb == 64
     assert (read.max_errors, read.pause_while) == ("50/60s", (config.PauseWhile("target", "SELECT true"),))
     assert read.table == {
         "sales.customers": spec.TableSpec(
@@ -123,6 +125,7 @@ def test_load_reads_what_happens_to_the_rows_of_tables(tmp_path: pathlib.Path) -
         ('[[pause_while]]\nside = "both"\nsql = "x"', "pause_while[0].side: Invalid enum value 'both'; one of source"),
         ("max_rows_per_s = 0", "max_rows_per_s"),
         ("max_quarantined = -1", "max_quarantined"),
+        ("max_dedup_mb = 0", "max_dedup_mb"),
         ('on_error = "skip"', "one of refuse, quarantine"),
         ("table = 1", '[table."NAME"]'),
         ("[table.a]\nzzz = 1", "what can stand there: rules, lookups"),

@@ -74,6 +74,7 @@ def copy(
     on_error: str = "refuse",
     max_quarantined: int | None = None,
     keep_duplicates: str | None = None,
+    max_dedup_mb: float | None = None,
     on_event: EventHandler = _silent,
     stop: threading.Event | None = None,
 ) -> Report:
@@ -93,7 +94,8 @@ def copy(
     ``"20/60s"``, failed tries of chunks and rows set aside that stop the job (docs/THROTTLE.md).
     on_error: ``quarantine`` sets rows that cannot be carried aside in the target (docs/QUARANTINE.md; the report's
     status is then ``quarantined``), ``max_quarantined`` of them at the most (None: 1,000).
-    keep_duplicates: a Parquet file for the rows that a dedup leaves out (docs/DEDUP.md).
+    keep_duplicates: a Parquet file for the rows that a dedup leaves out; max_dedup_mb (10^6 bytes): memory for the
+    keys of all dedups (None: 268), beyond which they go to temporary files (docs/DEDUP.md).
     stop: set it to stop the job at the next batch (StoppedError).
 
     Raises ConfigError (RefusedError where the plan refuses), SourceError, TargetError, DataError,
@@ -123,6 +125,7 @@ def verify(
     repair: bool = False,
     delete_extra: bool = False,
     independent: bool = False,
+    max_dedup_mb: float | None = None,
     ledger_schema: str = "rowferry",
     target_triggers: str | None = None,
     named_max: int = limits.VERIFY_ROWS_NAMED,
@@ -181,6 +184,7 @@ def resume(
     no_verify: bool = False,
     join: bool = False,
     max_quarantined: int | None = None,
+    max_dedup_mb: float | None = None,
     ledger_schema: str = "rowferry",
     max_rows_per_s: float | None = None,
     max_mb_per_s: float | None = None,
@@ -201,7 +205,7 @@ def resume(
         parsed, parsed, workers=workers, job=job, join=join, ledger_schema=ledger_schema, verify=verify,
         no_verify=no_verify, max_rows_per_s=max_rows_per_s, max_mb_per_s=max_mb_per_s,
         pause_while=tuple((side, sql) for side, sql in pause_while), max_pause_s=max_pause_s, max_errors=max_errors,
-        max_refused=max_refused, max_quarantined=max_quarantined,
+        max_refused=max_refused, max_quarantined=max_quarantined, max_dedup_mb=max_dedup_mb,
     )  # fmt: skip
     from rowferry.engine import jobs as engine_jobs
     from rowferry.engine import supervisor

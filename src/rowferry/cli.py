@@ -141,6 +141,9 @@ _TRIGGERS = click.option("--target-triggers", type=click.Choice(["fire", "disabl
 
 _MAX_QUARANTINED = click.option("--max-quarantined", type=click.IntRange(min=0), metavar="N",
                                 help="Stop, resumably, before more rows than that are set aside (1,000).")  # fmt: skip
+_MAX_DEDUP_MB = click.option("--max-dedup-mb", type=click.FloatRange(min=0, min_open=True), metavar="N",
+                             help="Megabytes for the keys of all dedups; more keys go to files in TMPDIR (268)."
+                             )  # fmt: skip
 _SETTING_ASIDE = _stack(
     click.option("--on-error", type=click.Choice(["refuse", "quarantine"]),
                  help="What becomes of rows that cannot be carried: the job stops, or they are set aside (refuse)."),
@@ -186,6 +189,7 @@ def cli() -> None:
 @_SETTING_ASIDE
 @click.option("--keep-duplicates", metavar="FILE.parquet", type=click.Path(dir_okay=False),
               help="Write the rows that a dedup leaves out to this file.")  # fmt: skip
+@_MAX_DEDUP_MB
 @_HOLDING_BACK
 @_SHOWING
 @click.pass_obj
@@ -209,6 +213,7 @@ def copy(redact: redaction.Redactor, /, source: str, target: str, verify: bool |
 @click.option("--repair", is_flag=True, help="Make the target equal, then verify again.")
 @click.option("--delete-extra", is_flag=True, help="With --repair: also delete rows that the source has not.")
 @click.option("--independent", is_flag=True, help="Read PostgreSQL with a second, independent decoder.")
+@_MAX_DEDUP_MB
 @_TRIGGERS
 @_LIMIT
 @_SHOWING
@@ -256,6 +261,7 @@ def plan(redact: redaction.Redactor, /, source: str, target: str, **options: Any
 @_WORKERS
 @_REPORT
 @_MAX_QUARANTINED
+@_MAX_DEDUP_MB
 @_HOLDING_BACK
 @_SHOWING
 @click.pass_obj
@@ -332,8 +338,8 @@ def _configured(path: str, known: set[str]) -> dict[str, Any]:
 
     read = config.load(path)
     settings = ("tables", "mode", "names", "match_names", "workers", "policies", "on_error",
-                "max_quarantined", "keep_duplicates", "max_rows_per_s", "max_mb_per_s", "max_pause_s", "max_errors",
-                "max_refused")  # fmt: skip
+                "max_quarantined", "keep_duplicates", "max_dedup_mb", "max_rows_per_s", "max_mb_per_s", "max_pause_s",
+                "max_errors", "max_refused")  # fmt: skip
     arguments = {k: v for k in settings if (v := getattr(read, k)) not in (None, (), {}) and k in known}
     if read.pause_while and "pause_while" in known:
         arguments["pause_while"] = tuple((p.side, p.sql) for p in read.pause_while)

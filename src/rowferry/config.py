@@ -62,6 +62,7 @@ class JobConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     on_error: Literal["refuse", "quarantine"] | None = None
     max_quarantined: Annotated[int, msgspec.Meta(ge=0)] | None = None
     keep_duplicates: str | None = None
+    max_dedup_mb: Annotated[float, msgspec.Meta(gt=0)] | None = None
     max_rows_per_s: Annotated[float, msgspec.Meta(gt=0)] | None = None
     max_mb_per_s: Annotated[float, msgspec.Meta(gt=0)] | None = None
     max_pause_s: Annotated[float, msgspec.Meta(gt=0)] | None = None

@@ -136,8 +136,8 @@ SPOOL_BYTES_MAX = 4 << 30
 #: Rows of the quarantine that are sent again in one transaction.
 RETRY_ROWS = 500
 
-#: Memory of the key sets of all tables of a job whose rows are deduplicated, at 22 to 24 bytes a key: 11 million
-#: keys. Beyond, keys go to temporary files. ROWFERRY_DEDUP_BYTES is for more of them, and for tests of fewer.
+#: Memory of the key sets of all tables of a job whose rows are deduplicated, where the job says nothing else
+#: (max_dedup_mb): at 22 to 24 bytes a key 10 million keys. Beyond, keys go to temporary files.
 DEDUP_BYTES = int(os.environ.get("ROWFERRY_DEDUP_BYTES", 256 * MIB))
 #: DuckDB's memory while the winners of ``keep = "first by"`` or ``"last by"`` are looked for; beyond, it uses files.
 WINNERS_MEMORY = "192MB"

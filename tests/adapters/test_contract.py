@@ -7,6 +7,7 @@ its own writer.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import pathlib
 import signal
@@ -21,9 +22,9 @@ from adapters import contract
 from adapters.contract import JOB, Ferry
 from adapters.quirks import ODD_NAMES, QUIRKS, Parquet, Quirks, make_quirks
 from rowferry import convert
-from rowferry.adapters.protocol import Block, WriteRequest
+from rowferry.adapters.protocol import WINNERS, Block, WriteRequest
 from rowferry.errors import DataError, RowferryError, SourceError
-from rowferry.model import Column, ColumnPlan, Comparison, Refusal, Table, TableName
+from rowferry.model import Column, ColumnPlan, Comparison, Refusal, StepRow, Table, TableName
 from rowferry.types import Type
 
 SRC = pathlib.Path(__file__).resolve().parents[2] / "src"
@@ -480,6 +481,23 @@ def test_the_ledger_keeps_jobs_steps_and_chunks_as_they_were_given(engine: Quirk
         assert target.ledger.chunks("b") == []
         assert target.ledger.chunks("c") == contract.chunk_rows(0)
         assert target.ledger.steps("a") == contract.steps("create")
+
+
+def test_winners_are_given_one_after_the_other_and_are_not_among_the_steps(engine: Quirks) -> None:
+    url = engine.url()
+    details = [{"keys": "a" * 300_000, "rows": f"é{n}"} for n in range(4)]
+    with contract.target_at(url) as target:
+        target.ledger.open(create=True)
+        kept = (StepRow(n + 1, WINNERS, n % 2, "done", detail) for n, detail in enumerate(details))
+        steps = itertools.chain(contract.steps("create"), kept)
+        target.ledger.create_job(contract.job_row("a", "key-a"), steps, [])
+        target.ledger.create_job(contract.job_row("b", "key-b"), contract.steps("create"), [])
+    with contract.target_at(url) as target:
+        target.ledger.open(create=False)
+        assert target.ledger.steps("a") == contract.steps("create")
+        assert list(target.ledger.winners("a", 0)) == [details[0], details[2]]
+        assert list(target.ledger.winners("a", 1)) == [details[1], details[3]]
+        assert list(target.ledger.winners("a", 2)) == list(target.ledger.winners("b", 0)) == []
 
 
 def test_a_step_runs_once_and_keeps_what_it_returned(engine: Quirks) -> None:

@@ -16,6 +16,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from end_to_end import ferry
+from rowferry import endpoint
+from rowferry.engine.jobs import request_of
+from rowferry.engine.request import Request
 
 ROWS = 12_000
 Row = tuple[int, str | None, float | None, str]
@@ -372,6 +375,30 @@ def test_keep_duplicates_writes_what_was_left_out_also_after_a_kill(tmp_path: pa
         first = json.loads(left[0]["row"])
         assert (first["k"], first["u"], first["note"]) == by_id[int(first["id"])][1:]
         assert sorted(p.name for p in tmp_path.glob(f"{number}.parquet*")) == [file.name]
+
+
+def test_memory_for_keys_is_an_option_that_a_resume_keeps(tmp_path: pathlib.Path) -> None:
+    with sqlite3.connect(tmp_path / "a.db") as c:
+        c.execute("create table t (id integer primary key, k integer)")
+        c.executemany("insert into t values (?, ?)", [(i, i // 2) for i in range(ROWS)])
+    c.close()
+    ends = [f"sqlite:///{tmp_path}/a.db", f"duckdb:///{tmp_path}/b.duckdb"]
+    config = config_in(tmp_path, 'by = ["k"]')
+    path = pathlib.Path(config)
+    path.write_text("max_dedup_mb = 2.5\n" + path.read_text())
+    killed = ferry.run("copy", *ends, "--config", config, env={"ROWFERRY_FAILPOINT": "committed:2"})
+    assert killed.code == -9
+    with duckdb.connect(str(tmp_path / "b.duckdb")) as d:
+        (plan,) = d.execute("select plan from rowferry_jobs").fetchall()[0]
+        assert json.loads(plan)["options"]["max_dedup_mb"] == 2.5
+    url = endpoint.parse(ends[1])
+    assert request_of(Request(url, url), None).dedup_bytes == 2_500_000
+    assert request_of(Request(url, url, max_dedup_mb=8), None).dedup_bytes == 8_000_000
+    ferry.run("resume", ends[1], "--max-dedup-mb", "8", expect=0)
+    with duckdb.connect(str(tmp_path / "b.duckdb")) as d:
+        assert d.execute("select count(*), count(distinct k) from t").fetchone() == (ROWS // 2, ROWS // 2)
+    ferry.run("verify", *ends, "--config", config, "--max-dedup-mb", "1", expect=0)
+    assert "max-dedup-mb" in ferry.run("copy", *ends, "--max-dedup-mb", "0", expect=2).output
 
 
 def test_keep_duplicates_that_makes_no_sense_is_refused(tmp_path: pathlib.Path) -> None:

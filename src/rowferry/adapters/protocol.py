@@ -335,6 +335,11 @@ class Source(Protocol):
     def close(self) -> None: ...
 
 
+#: The kind of the steps that hold which rows win of those with the same key (a megabyte or two each). They are done
+#: when they are made.
+WINNERS = "winners"
+
+
 class Ledger(Protocol):
     """The job's memory, kept in the target. All methods are on the target's control connection
     and commit before they return."""
@@ -350,12 +355,17 @@ class Ledger(Protocol):
 
     def unlock(self, job: str) -> None: ...
 
-    def create_job(self, job: JobRow, steps: Sequence[StepRow], chunks: Sequence[ChunkRow]) -> None:
-        """All of it in one transaction."""
+    def create_job(self, job: JobRow, steps: Iterable[StepRow], chunks: Sequence[ChunkRow]) -> None:
+        """All of it in one transaction. ``steps`` are taken one after the other: together they may be larger than
+        memory."""
 
     def chunks(self, job: str) -> list[ChunkRow]: ...
 
-    def steps(self, job: str) -> list[StepRow]: ...
+    def steps(self, job: str) -> list[StepRow]:
+        """All but those of the kind WINNERS, of which there may be more than memory holds."""
+
+    def winners(self, job: str, table: int) -> Iterator[dict[str, Any]]:
+        """What the steps of the kind WINNERS hold for a table, one after the other, in their order."""
 
     def run_step(self, job: str, step: StepRow, action: Callable[[], dict[str, Any] | None]) -> None:
         """Runs ``action`` and marks the step done with what it returned merged into its detail.

@@ -7,11 +7,12 @@ transaction that loads its rows; that is what makes the copy exactly-once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 import msgspec
 
+from rowferry.adapters.protocol import WINNERS
 from rowferry.adapters.transactions import transaction
 from rowferry.errors import LedgerError, OutcomeUnknownError, RowferryError, SnapshotLostError
 from rowferry.model import Bound, ChunkRow, JobRow, StepRow
@@ -302,7 +303,7 @@ class SqlLedger:
     def unlock(self, job: str) -> None:
         self._lock.release(job)
 
-    def create_job(self, job: JobRow, steps: Sequence[StepRow], chunks: Sequence[ChunkRow]) -> None:
+    def create_job(self, job: JobRow, steps: Iterable[StepRow], chunks: Sequence[ChunkRow]) -> None:
         with transaction(self._session):
             self._session.run(
                 f"INSERT INTO {self._names.jobs} (id, name, {self._names.key}, state, created, plan, token, report) "
@@ -340,8 +341,9 @@ class SqlLedger:
 
     def steps(self, job: str) -> list[StepRow]:
         rows = self._session.execute(
-            f"SELECT number, kind, table_index, state, detail FROM {self._names.steps} WHERE job = ? ORDER BY number",
-            (job,),
+            f"SELECT number, kind, table_index, state, detail FROM {self._names.steps} "
+            "WHERE job = ? AND kind <> ? ORDER BY number",
+            (job, WINNERS),
         )
         try:
             return [
@@ -350,6 +352,17 @@ class SqlLedger:
             ]
         except (msgspec.MsgspecError, TypeError, ValueError) as error:
             raise LedgerError(f"the ledger holds a step that cannot be read: {error}") from None
+
+    def winners(self, job: str, table: int) -> Iterator[dict[str, Any]]:
+        which = f"FROM {self._names.steps} WHERE job = ? AND kind = ? AND table_index = ?"
+        for (number,) in self._session.execute(f"SELECT number {which} ORDER BY number", (job, WINNERS, table)):
+            for (detail,) in self._session.execute(
+                f"SELECT detail {which} AND number = ?", (job, WINNERS, table, int(number))
+            ):
+                try:
+                    yield msgspec.json.decode(detail, type=dict[str, Any])
+                except msgspec.MsgspecError as error:
+                    raise LedgerError(f"the ledger holds a step that cannot be read: {error}") from None
 
     def run_step(self, job: str, step: StepRow, action: Callable[[], dict[str, Any] | None]) -> None:
         if self._transactional_ddl or step.kind in self._transactional_steps:

@@ -17,7 +17,6 @@ import msgspec
 import pyarrow as pa
 
 from rowferry import compute as pc
-from rowferry import limits
 from rowferry.adapters.protocol import Source, Target
 from rowferry.engine import winners
 from rowferry.engine.request import Request
@@ -129,32 +128,33 @@ def makes_unique(plan: TablePlan) -> bool:
     return bool(by) and set(by) <= set(plan.key)
 
 
+@contextlib.contextmanager
 def winner_steps(
     source: Source, tables: Sequence[TablePlan], first_number: int, workers: int, stop: threading.Event
-) -> list[StepRow]:
-    """The first pass over all tables that need one."""
-    found = {}
-    for plan in tables:
-        if is_ranked(plan):
-            try:
-                found[plan.index] = winners.find(source, plan, workers, stop)
-            except RowferryError as error:
-                raise error.at(table=str(plan.source.name))  # noqa: B904 - the same error
-    return winners.steps_of(found, first_number)
+) -> Iterator[Iterator[StepRow]]:
+    """The first pass over all tables that need one: what the ledger is to keep of it."""
+    with winners.Found() as found:
+        for plan in tables:
+            if is_ranked(plan):
+                try:
+                    found.add(plan.index, winners.find(source, plan, workers, stop))
+                except RowferryError as error:
+                    raise error.at(table=str(plan.source.name))  # noqa: B904 - the same error
+        yield found.steps(first_number)
 
 
 @contextlib.contextmanager
-def deduplicating(shared: Shared, keep_duplicates: str | None, stop: threading.Event) -> Iterator[Duplicates | None]:
+def deduplicating(shared: Shared, request: Request, stop: threading.Event) -> Iterator[Duplicates | None]:
     """While workers are at work: ``shared.dedups`` knows what the chunks that are done have claimed. Gives the file
     of what is left out, where it is wanted, whose journal is closed at the end."""
-    chunks, steps = shared.target.ledger.chunks(shared.job), shared.target.ledger.steps(shared.job)
+    chunks = shared.target.ledger.chunks(shared.job)
     file = None
-    if keep_duplicates is not None:
+    if request.keep_duplicates is not None:
         from rowferry.engine.duplicates import Duplicates
 
-        file = Duplicates(keep_duplicates, shared.job, shared.plan.tables, chunks)
+        file = Duplicates(request.keep_duplicates, shared.job, shared.plan.tables, chunks)
     try:
-        shared.dedups = open_dedups(shared.target, shared.plan, chunks, steps, stop, file)
+        shared.dedups = open_dedups(shared.target, shared.job, shared.plan, chunks, request.dedup_bytes, stop, file)
         yield file
     finally:
         close(shared.dedups)
@@ -164,13 +164,14 @@ def deduplicating(shared: Shared, keep_duplicates: str | None, stop: threading.E
 
 def open_dedups(
     target: Target,
+    job: str,
     plan: Plan,
     chunks: Sequence[ChunkRow],
-    steps: Sequence[StepRow],
+    memory_bytes: int,
     stop: threading.Event,
     duplicates: Duplicates | None = None,
 ) -> dict[int, TableDedup]:
-    """What has been claimed, by table, as it stands in the target and in the ledger."""
+    """What has been claimed, by table, as it stands in the target and in the ledger; memory_bytes: of all together."""
     asked = [table for table in plan.tables if table.dedup is not None]
     out: dict[int, TableDedup] = {}
     try:
@@ -179,13 +180,13 @@ def open_dedups(
                 dedup_of(table),
                 [c.target for c in table.columns],
                 [c.comparison for c in table.columns],
-                limits.DEDUP_BYTES // len(asked),
+                memory_bytes // len(asked),
                 ranked=is_ranked(table),
             )
             if duplicates is not None:
                 one.taker_of = functools.partial(duplicates.of, table)
             if one.winners is not None:
-                winners.load(one, table, steps)
+                winners.load(one, table, target.ledger.winners(job, table.index))
             begun = any(c.table == table.index and c.state == "done" for c in chunks)
             if table.dedup is not None and dedup_of(table).against_target and table.exists:
                 _know(target, table, table.target, one, stop)
@@ -227,7 +228,7 @@ def close(dedups: dict[int, TableDedup]) -> None:
 
 @contextlib.contextmanager
 def sieve(
-    source: Source, target: Source, plan: TablePlan, workers: int, stop: threading.Event | None
+    source: Source, target: Source, plan: TablePlan, workers: int, memory_bytes: int, stop: threading.Event | None
 ) -> Iterator[Sieve]:
     """What lets those rows of the source through that a copy would have kept.
 
@@ -235,13 +236,13 @@ def sieve(
     """
     dedup = dedup_of(plan)
     names, comparisons = [c.target for c in plan.columns], [c.comparison for c in plan.columns]
-    ranked = TableDedup(dedup, names, comparisons, limits.DEDUP_BYTES, ranked=True)
+    ranked = TableDedup(dedup, names, comparisons, memory_bytes, ranked=True)
     there = None
     try:
         if is_ranked(plan):
-            parts = winners.unpacked(winners.find(source, plan, workers, stop))
+            parts = winners.find(source, plan, workers, stop)
         else:
-            there = held = _There(target, plan, stop)
+            there = held = _There(target, plan, memory_bytes // 2, stop)
             parts = winners.ranked(source, plan, lambda batch, rows: held.has(rows), workers, stop, last=True)
         for keys, rows in parts:
             ranked.rank(keys, rows)
@@ -258,11 +259,11 @@ def sieve(
 class _There:
     """The rows that the target holds, and their keys. The methods are thread-safe."""
 
-    def __init__(self, target: Source, plan: TablePlan, stop: threading.Event | None) -> None:
+    def __init__(self, target: Source, plan: TablePlan, memory_bytes: int, stop: threading.Event | None) -> None:
         names, comparisons = [c.target for c in plan.columns], [c.comparison for c in plan.columns]
         by = dedup_of(plan).by
-        self._rows = TableDedup(Dedup(), names, comparisons, limits.DEDUP_BYTES // 4)
-        self._keys = TableDedup(Dedup(by=by), names, comparisons, limits.DEDUP_BYTES // 4)
+        self._rows = TableDedup(Dedup(), names, comparisons, memory_bytes // 2)
+        self._keys = TableDedup(Dedup(by=by), names, comparisons, memory_bytes // 2)
         rows, keys = self._rows.keys(), self._keys.keys()
 
         def take(batch: pa.RecordBatch) -> None:

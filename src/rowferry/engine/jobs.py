@@ -120,6 +120,7 @@ def request_of(asked: Request, source_url: str | None) -> Request:
         max_quarantined=options.get("max_quarantined") if asked.max_quarantined is None else asked.max_quarantined,
         target_triggers=options["target_triggers"],
         keep_duplicates=options.get("keep_duplicates"),
+        max_dedup_mb=options.get("max_dedup_mb") if asked.max_dedup_mb is None else asked.max_dedup_mb,
         named_max=asked.named_max,
         **_throttles(asked, options),
     )

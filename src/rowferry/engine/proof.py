@@ -95,6 +95,7 @@ def _row_by_row(
         workers=request.workers,
         contained=plan.mode in ("append", "upsert"),
         named_max=named_max,
+        dedup_bytes=request.dedup_bytes,
         stop=stop,
     )[0]
 

@@ -66,6 +66,8 @@ class Request(msgspec.Struct, frozen=True):
     max_quarantined: int | None = None
     #: Where the rows that a dedup leaves out are written (Parquet).
     keep_duplicates: str | None = None
+    #: Memory for the keys of all dedups, in 10^6 bytes (None: limits.DEDUP_BYTES); no part of the job's key.
+    max_dedup_mb: float | None = None
     #: What happens to the rows of tables on their way: (NAME as --table takes it, stages.spec.TableSpec as plain
     #: JSON), and the folder that files named there are relative to.
     specs: tuple[tuple[str, dict[str, Any]], ...] = ()
@@ -94,6 +96,8 @@ class Request(msgspec.Struct, frozen=True):
             raise ConfigError(f"unknown --on-error {self.on_error!r}", hint=f"one of {', '.join(ON_ERROR)}")
         if self.max_quarantined is not None and self.max_quarantined < 0:
             raise ConfigError(f"--max-quarantined {self.max_quarantined}", hint="a number from 0")
+        if self.max_dedup_mb is not None and not 0 < self.max_dedup_mb < math.inf:
+            raise ConfigError(f"--max-dedup-mb {self.max_dedup_mb}", hint="a positive number")
         if self.on_error == "refuse":
             for name, plain in self.specs:
                 if b':"quarantine"' in msgspec.json.encode(plain):
@@ -134,6 +138,11 @@ class Request(msgspec.Struct, frozen=True):
     def transforms(self) -> bool:
         """Whether rows are transformed or deduplicated on their way."""
         return bool(self.specs or self.functions)
+
+    @property
+    def dedup_bytes(self) -> int:
+        """Memory for the keys of all dedups."""
+        return limits.DEDUP_BYTES if self.max_dedup_mb is None else int(self.max_dedup_mb * 1e6)
 
     @property
     def held_back(self) -> bool:

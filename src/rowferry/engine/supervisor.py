@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import itertools
 import os
 import secrets
 import threading
 import time
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import msgspec
@@ -45,7 +47,7 @@ from rowferry.errors import (
     TargetError,
 )
 from rowferry.failpoints import passing
-from rowferry.model import ChunkRow, JobRow, Plan, TablePlan, add_counts
+from rowferry.model import ChunkRow, JobRow, Plan, StepRow, TablePlan, add_counts
 from rowferry.types import dump
 
 
@@ -246,10 +248,9 @@ class Copy:
         self._ask_about_keys(source, target, findings)
         plan = Plan(request.source.safe_url, request.target.safe_url, request.mode, tuple(tables), self._options())
         steps = steps_of(plan)
+        further: contextlib.AbstractContextManager[Iterable[StepRow]] = contextlib.nullcontext(())
         if any(table.dedup is not None for table in tables):
-            with self._held_back.watching(source, target, self._stop):
-                held = self._held_back.reads(source)
-                steps += _deduplication().winner_steps(held, tables, len(steps), request.workers, self._stop)
+            further = self._first_pass(source, target, tables, len(steps))
         job = JobRow(
             id=job_id,
             name=request.job or job_id,
@@ -260,10 +261,11 @@ class Copy:
             token=self._token,
         )
         passing("planned")
-        self._check_stop()
-        # From here on the job may stand in the ledger, even where the answer to its COMMIT is lost.
-        self._job = job
-        target.ledger.create_job(job, steps, chunks)
+        with further as winners:
+            self._check_stop()
+            # From here on the job may stand in the ledger, even where the answer to its COMMIT is lost.
+            self._job = job
+            target.ledger.create_job(job, itertools.chain(steps, winners), chunks)
         passing("job created")
         return job, plan
 
@@ -280,6 +282,18 @@ class Copy:
         findings.require_none()
         self._notes += answers.notes
 
+    @contextlib.contextmanager
+    def _first_pass(
+        self, source: Source, target: Target, tables: list[TablePlan], first_number: int
+    ) -> Iterator[Iterable[StepRow]]:
+        """What the ledger is to keep of the pass over the source that some dedups need before the copy."""
+        with contextlib.ExitStack() as found:
+            with self._held_back.watching(source, target, self._stop):
+                held = self._held_back.reads(source)
+                winners = _deduplication().winner_steps(held, tables, first_number, self._request.workers, self._stop)
+                steps = found.enter_context(winners)
+            yield steps
+
     def _options(self) -> dict[str, Any]:
         """What a ``resume`` by name has to know of the command."""
         r = self._request
@@ -293,6 +307,7 @@ class Copy:
         return {
             **transforming,
             **({"keep_duplicates": os.path.abspath(r.keep_duplicates)} if r.keep_duplicates else {}),
+            **({"max_dedup_mb": r.max_dedup_mb} if r.max_dedup_mb else {}),
             "tables": list(r.tables),
             "names": r.names,
             "where": r.where,
@@ -405,7 +420,7 @@ class Copy:
             shared.quarantine = quarantine.of_job(target, job.id, plan, self._request)
         deduplicating: Any = contextlib.nullcontext()
         if any(table.dedup is not None for table in plan.tables):
-            deduplicating = _deduplication().deduplicating(shared, self._request.keep_duplicates, self._stop)
+            deduplicating = _deduplication().deduplicating(shared, self._request, self._stop)
         with self._held_back.watching(source, target, stop), deduplicating as self._duplicates:
             self._let_work(shared, job)
         self.carried = max(self.carried, shared.carried)

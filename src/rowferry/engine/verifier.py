@@ -226,6 +226,7 @@ class Verification:
             workers=request.workers,
             contained=request.contained,
             named_max=request.named_max,
+            dedup_bytes=request.dedup_bytes,
             on_progress=lambda table, side, rows: self._on_event(VerifyAdvanced(name, side, rows)),
             stop=self._stop,
         )[0]

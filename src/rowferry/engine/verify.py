@@ -73,20 +73,22 @@ def verify_tables(
     workers: int = 1,
     contained: bool = False,
     named_max: int = limits.VERIFY_ROWS_NAMED,
+    dedup_bytes: int = limits.DEDUP_BYTES,
     on_progress: OnProgress | None = None,
     stop: threading.Event | None = None,
 ) -> list[TableDifference]:
     """Compares the tables of the plans, one after the other, both sides of each at the same time.
 
     workers: threads, and readers, of each side. contained: asks only that every source row is in
-    the target. on_progress is called from several threads. Memory does not grow with the tables.
+    the target. dedup_bytes: memory for the keys of a dedup. on_progress is called from several
+    threads. Memory does not grow with the tables.
 
     Raises what the readers raise, with the table's name; StoppedError when ``stop`` was set.
     """
     out = []
     for plan in plans:
         with (
-            _sieve(source, target, plan, workers, stop) as sieve,
+            _sieve(source, target, plan, workers, dedup_bytes, stop) as sieve,
             Side(source, plan, "source", workers, stop=stop, sieve=sieve) as ours,
             Side(target, plan, "target", workers, stop=stop) as theirs,
         ):
@@ -96,7 +98,7 @@ def verify_tables(
 
 @contextlib.contextmanager
 def _sieve(
-    source: Source, target: Source, plan: TablePlan, workers: int, stop: threading.Event | None
+    source: Source, target: Source, plan: TablePlan, workers: int, dedup_bytes: int, stop: threading.Event | None
 ) -> Iterator[Sieve | None]:
     """What the source's rows pass where of like ones only one was to be copied."""
     if plan.dedup is None:
@@ -104,7 +106,7 @@ def _sieve(
         return
     from rowferry.engine import deduplication
 
-    with deduplication.sieve(source, target, plan, workers, stop) as sieve:
+    with deduplication.sieve(source, target, plan, workers, dedup_bytes, stop) as sieve:
         yield sieve
 
 

@@ -11,27 +11,27 @@ DuckDB sorts what does not fit in memory, in a folder that is gone when the pass
 from __future__ import annotations
 
 import base64
+import contextlib
+import itertools
 import tempfile
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import msgspec
 import pyarrow as pa
 
-from rowferry.adapters.protocol import Source
+from rowferry.adapters.protocol import WINNERS, Source
 from rowferry.engine.scan import Consumer, Side
+from rowferry.engine.spool import Spool
 from rowferry.engine.transfer import TableWay
 from rowferry.errors import LedgerError, RefusedError, TargetError
 from rowferry.model import StepRow, TablePlan
 from rowferry.stages.candidates import Candidates
 from rowferry.stages.dedup import Keys, TableDedup, way_of
-from rowferry.stages.digest import Digester
+from rowferry.stages.digest import Digester, digest_array, digest_bytes
 from rowferry.stages.spec import Dedup
 from rowferry.types import FLOATS, Type
-
-#: The kind of the ledger's steps that hold winners; they are done when they are made.
-KIND = "winners"
 
 #: Kinds whose values order as the integers that Arrow holds for them.
 _COUNTED = frozenset(("date", "time", "timestamp", "timestamptz", "duration"))
@@ -51,8 +51,12 @@ def unordered(t: Type) -> str | None:
     return f"values of {t} have no order here; make a column of a number, a time or a text with set"
 
 
-def find(source: Source, plan: TablePlan, workers: int, stop: threading.Event | None = None) -> list[dict[str, str]]:
-    """Reads the source once and returns what the ledger's steps hold: the winners of keys that several rows have.
+#: Key digests and row digests of some rows, 16 n bytes each.
+Part = tuple[bytes, bytes]
+
+
+def find(source: Source, plan: TablePlan, workers: int, stop: threading.Event | None = None) -> Iterator[Part]:
+    """Reads the source once and gives the winners of keys that several rows have.
 
     Raises RefusedError: rows cannot be ordered by this column; what the readers and the transform raise.
     """
@@ -66,7 +70,7 @@ def find(source: Source, plan: TablePlan, workers: int, stop: threading.Event | 
     def value_of(batch: pa.RecordBatch, rows: bytes) -> pa.Array:
         return _orderable(batch.column(place), column.form)
 
-    return [_packed(*part) for part in ranked(source, plan, value_of, workers, stop, last=way == "last")]
+    return ranked(source, plan, value_of, workers, stop, last=way == "last")
 
 
 #: The value that a batch's rows are ordered by: of the batch as the transform gave it, and of its rows' digests.
@@ -75,8 +79,8 @@ ValueOf = Callable[[pa.RecordBatch, bytes], pa.Array]
 
 def ranked(
     source: Source, plan: TablePlan, value_of: ValueOf, workers: int, stop: threading.Event | None, *, last: bool
-) -> list[tuple[bytes, bytes]]:
-    """(key digests, row digests) of the rows that win, of the keys that several rows have, in parts.
+) -> Iterator[Part]:
+    """The rows that win, of the keys that several rows have, in parts.
 
     A row wins by the value, and among equal ones by its digest. Raises TargetError where a temporary file fails.
     """
@@ -84,7 +88,7 @@ def ranked(
         candidates = Candidates(folder)
         try:
             _gather(source, plan, value_of, workers, stop, candidates)
-            return list(candidates.winners(last=last))
+            yield from candidates.winners(last=last)
         except TargetError as error:
             error.at(table=str(plan.source.name))
             raise
@@ -129,41 +133,66 @@ def _orderable(values: pa.Array, form: Type) -> pa.Array:
     return values
 
 
-def _packed(keys: bytes, rows: bytes) -> dict[str, str]:
+class Found:
+    """The winners of some tables, until they are in the ledger: in memory while they are few, then in temporary
+    files. Use as a context manager."""
+
+    def __init__(self) -> None:
+        self._parts: dict[int, Spool] = {}
+
+    def __enter__(self) -> Found:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for spool in self._parts.values():
+            spool.close()
+
+    def add(self, table: int, parts: Iterable[Part]) -> None:
+        """All of a table. Raises TargetError where a temporary file fails."""
+        spool = self._parts[table] = Spool()
+        for part in parts:
+            with _spooling():
+                spool.add(pa.RecordBatch.from_arrays([digest_array(digests) for digests in part], names=["key", "row"]))
+
+    def steps(self, first_number: int) -> Iterator[StepRow]:
+        """The ledger's steps; each table has one at least, so that a resume can tell that its winners were looked
+        for. Raises as ``add``."""
+        number = itertools.count(first_number)
+        for table, spool in self._parts.items():
+            if not spool.rows:
+                yield StepRow(next(number), WINNERS, table, "done", _packed(b"", b""))
+            with _spooling():
+                for batch in spool.batches():
+                    part = _packed(digest_bytes(batch.column(0)), digest_bytes(batch.column(1)))
+                    yield StepRow(next(number), WINNERS, table, "done", part)
+
+
+@contextlib.contextmanager
+def _spooling() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise TargetError(
+            f"the winners of the dedup could not be kept in {tempfile.gettempdir()}: {error.strerror or error}",
+            hint="make room there, or set TMPDIR to another folder",
+        ) from error
+
+
+def _packed(keys: bytes | memoryview, rows: bytes | memoryview) -> dict[str, str]:
     return {"keys": base64.b64encode(keys).decode(), "rows": base64.b64encode(rows).decode()}
 
 
-def steps_of(found: dict[int, list[dict[str, str]]], first_number: int) -> list[StepRow]:
-    """The ledger's steps for winners by table; each table has one at least, so that a resume can tell that they
-    were looked for."""
-    out: list[StepRow] = []
-    for table, parts in found.items():
-        for part in parts or [_packed(b"", b"")]:
-            out.append(StepRow(first_number + len(out), KIND, table, "done", part))
-    return out
-
-
-def load(dedup: TableDedup, plan: TablePlan, steps: Iterable[StepRow]) -> None:
-    """Gives a table's winners out of the ledger. Raises LedgerError where they are not there."""
-    assert dedup.winners is not None
-    mine = [step for step in steps if step.kind == KIND and step.table == plan.index]
-    if not mine:
-        raise LedgerError("the ledger has lost the winners of the dedup", table=str(plan.source.name))
-    for step in mine:
+def load(dedup: TableDedup, plan: TablePlan, details: Iterable[dict[str, Any]]) -> None:
+    """Gives a table's winners out of what the ledger holds. Raises LedgerError where they are not there."""
+    table, found = str(plan.source.name), False
+    for detail in details:
+        found = True
         try:
-            parts = unpacked([step.detail])
+            keys, rows = (base64.b64decode(detail[name], validate=True) for name in ("keys", "rows"))
         except (KeyError, TypeError, ValueError) as error:
-            raise LedgerError(
-                f"the winners of the dedup cannot be read: {error}", table=str(plan.source.name)
-            ) from None
-        for keys, rows in parts:
-            if len(keys) != len(rows) or len(keys) % 16:
-                raise LedgerError("the winners of the dedup are not whole", table=str(plan.source.name))
-            dedup.rank(keys, rows)
-
-
-def unpacked(parts: Iterable[dict[str, Any]]) -> list[tuple[bytes, bytes]]:
-    """(keys, rows) of what :func:`find` returned."""
-    return [
-        (base64.b64decode(part["keys"], validate=True), base64.b64decode(part["rows"], validate=True)) for part in parts
-    ]
+            raise LedgerError(f"the winners of the dedup cannot be read: {error}", table=table) from None
+        if len(keys) != len(rows) or len(keys) % 16:
+            raise LedgerError("the winners of the dedup are not whole", table=table)
+        dedup.rank(keys, rows)
+    if not found:
+        raise LedgerError("the ledger has lost the winners of the dedup", table=table)

@@ -12,13 +12,14 @@ import fcntl
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import msgspec
 
 from rowferry.adapters.files.catalog import OWN, Folder
-from rowferry.adapters.files.wire import TEMPORARY, failures, publish, sync_folder, write_json
+from rowferry.adapters.files.wire import TEMPORARY, failures, publish, sync_folder, write_json, write_lines
+from rowferry.adapters.protocol import WINNERS
 from rowferry.errors import LedgerError
 from rowferry.model import ChunkRow, JobRow, StepRow, TableName
 from rowferry.types import dump
@@ -166,7 +167,7 @@ class FilesLedger:
                 match = _PART.fullmatch(name)
                 owner = keys.get(match.group(1), match.group(1)) if match else None
                 if owner == _file_safe(job) or self._is_orphan(owner):
-                    with contextlib.suppress(FileNotFoundError), failures(LedgerError, name, "remove"):
+                    with failures(LedgerError, name, "remove"), contextlib.suppress(FileNotFoundError):
                         os.unlink(os.path.join(place, name))
 
     def _is_orphan(self, owner: str | None) -> bool:
@@ -186,12 +187,44 @@ class FilesLedger:
 
     # Jobs.
 
-    def create_job(self, job: JobRow, steps: Sequence[StepRow], chunks: Sequence[ChunkRow]) -> None:
+    def create_job(self, job: JobRow, steps: Iterable[StepRow], chunks: Sequence[ChunkRow]) -> None:
+        kept: list[StepRow] = []
+
+        def winners() -> Iterator[dict[str, Any]]:
+            for step in steps:
+                if step.kind == WINNERS:
+                    yield {"table": step.table, "detail": step.detail}
+                else:
+                    kept.append(step)
+
+        path = self._winners_path(job.id)
+        with failures(LedgerError, path, "write"):
+            # In a file of their own, for the plan is read and written as a whole; before it, so that who knows of the
+            # job finds them.
+            write_lines(path, winners())
         with self._changing() as plan:
             if job.id in plan["jobs"]:
                 raise LedgerError(f"the ledger has a job {job.id!r} already")
-            plan["jobs"][job.id] = {"job": dump(job), "steps": dump(list(steps)), "chunks": dump(list(chunks))}
+            plan["jobs"][job.id] = {"job": dump(job), "steps": dump(kept), "chunks": dump(list(chunks))}
         self._on_change(job.id)
+
+    def _winners_path(self, job: str) -> str:
+        return os.path.join(self._own, f"winners-{_file_safe(job)}.jsonl")
+
+    def winners(self, job: str, table: int) -> Iterator[dict[str, Any]]:
+        path = self._winners_path(job)
+        try:
+            with open(path, encoding="utf-8") as file:
+                for line in file:
+                    found = json.loads(line)
+                    if found["table"] == table:
+                        yield found["detail"]
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise LedgerError(f"cannot read {path!r}: {error.strerror}") from None
+        except (ValueError, KeyError, TypeError) as error:
+            raise LedgerError(f"{path!r} cannot be understood: {error}") from None
 
     def steps(self, job: str) -> list[StepRow]:
         entry = self._entry(self._read(), job)
@@ -295,6 +328,8 @@ class FilesLedger:
             entry = plan["jobs"][job]
             entry["job"].update(state="finished", report=dump(report))
             entry["chunks"] = dump(done)
+        with failures(LedgerError, self._own, "clean"), contextlib.suppress(FileNotFoundError):
+            os.unlink(self._winners_path(job))
 
 
 def _fed(entry: dict[str, Any]) -> dict[int, list[tuple[int, TableName]]]:

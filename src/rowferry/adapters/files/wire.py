@@ -7,9 +7,10 @@ a reader looks for ever ends in ``.tmp``.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -66,11 +67,20 @@ def publish(path: str) -> None:
 
 def write_json(path: str, value: Any) -> None:
     """Replaces a small file, atomically and durably."""
-    with open(path + TEMPORARY, "w", encoding="utf-8") as out:
-        json.dump(value, out, ensure_ascii=False, separators=(",", ":"))
-        out.flush()
-        os.fsync(out.fileno())
-    publish(path)
+    write_lines(path, [value])
+
+
+def write_lines(path: str, values: Iterable[Any]) -> None:
+    """Replaces a file by one with a line of JSON for each value, atomically and durably; not where there is none."""
+    rest = iter(values)
+    for first in rest:
+        with open(path + TEMPORARY, "w", encoding="utf-8") as out:
+            for value in itertools.chain([first], rest):
+                json.dump(value, out, ensure_ascii=False, separators=(",", ":"))
+                out.write("\n")
+            out.flush()
+            os.fsync(out.fileno())
+        publish(path)
 
 
 @contextlib.contextmanager
