@@ -83,8 +83,8 @@ def copy(
     source, target: URLs. tables: ``NAME[:NEWNAME]``, globs allowed; none: all. mode: create,
     append, truncate, replace, upsert. names: how tables and columns are called in the target: as-is,
     lower or snake (docs/NAMES.md). wheres: SQL conditions on the source by table name.
-    policies: ``{"table.column": "text" | "null" | "clamp" | "skip"}``. specs: what happens to the rows of
-    tables on their way, by table name or glob, as ``[table."NAME"]`` in a job.toml says it (docs/TRANSFORM.md);
+    policies: ``{"table.column": "text" | "null" | "clamp" | "skip" | "quarantine"}``. specs: what happens to the
+    rows of tables on their way, by table name or glob, as ``[table."NAME"]`` in a job.toml says it (docs/TRANSFORM.md);
     folder: what files named there are relative to. transform: a function RecordBatch → RecordBatch, or → list
     of (table, RecordBatch), by table name, or for all of them; no ledger can hold it, so that only the same
     call can go on with such a job. workers: threads, each with

@@ -121,8 +121,8 @@ _SELECTING = _stack(
     click.option("--where", metavar="SQL", help="Only rows of this condition, in the source's own SQL."),
     click.option("--config", metavar="JOB.toml", help="Read tables, mode, names, workers, where, … from a file."),
     click.option("--policy", "policies", multiple=True, metavar="TABLE.COLUMN=POLICY",
-                 help="What to do with values that do not fit: text, null, clamp or skip; bool: TINYINT(1) is carried "
-                      "as one (globs; repeatable)."),
+                 help="What to do with values that do not fit: text, null, clamp, skip or quarantine; bool: TINYINT(1) "
+                      "is carried as one (globs; repeatable)."),
     click.option("--ledger-schema", metavar="NAME", help="The PostgreSQL schema of the ledger (rowferry)."),
     _REPORT,
 )  # fmt: skip

@@ -74,7 +74,7 @@ class Refusal(msgspec.Struct, frozen=True):
     reason: str
     #: Rows that are concerned; None where they were not counted.
     count: int | None = None
-    #: Policies that the user may choose (``--policy TABLE.COLUMN=POLICY``): text, null, clamp, skip.
+    #: Policies that the user may choose (``--policy TABLE.COLUMN=POLICY``): text, null, clamp, skip, quarantine.
     policies: tuple[str, ...] = ()
 
 
@@ -222,7 +222,8 @@ class ColumnPlan(msgspec.Struct, frozen=True):
     #: The target column (planned or existing).
     column: Column
     comparison: Comparison
-    #: Policy for values that do not fit: None (refuse) | null | clamp.
+    #: Policy for values that do not fit: None (refuse) | null | clamp; quarantine: those that cannot be read are set
+    #: aside, and what the target's type does not hold is refused (which is then set aside as well).
     policy: str | None = None
     #: Checks that the target asks of every value (see convert.CHECKS).
     checks: tuple[str, ...] = ()
@@ -256,6 +257,8 @@ class TablePlan(msgspec.Struct, frozen=True):
     #: The (source column, form) pairs that are read, where that is not what ``columns`` says.
     reads: tuple[tuple[str, Type], ...] = ()
     derived: Table | None = None
+    #: Source columns under the policy quarantine: rows whose values there cannot be read are set aside.
+    unread: tuple[str, ...] = ()
     #: A further output of a transform: the index of the plan whose chunks feed it. It has no chunks of its own.
     fed_by: int | None = None
     #: Which output of the transform this is: 0, or of a fed table its number.

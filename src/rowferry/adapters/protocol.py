@@ -66,6 +66,9 @@ class Capabilities(msgspec.Struct, frozen=True):
     #: Digits of its decimals, where it has no number without bounds and columns of these are made by a look at their
     #: values; None: they are refused, or need none.
     measured_digits_max: int | None = None
+    #: As a source it gives values that it cannot read as what stands there (``ReadRequest.unread``): the policy
+    #: ``quarantine``.
+    tells_unread: bool = False
     #: Engine whose raw frames this target takes and this source gives (``Block.raw``), if any.
     raw_format: str | None = None
 
@@ -114,6 +117,9 @@ class ReadRequest(msgspec.Struct, frozen=True):
     #: SQL condition on the source, in its own dialect.
     where: str | None = None
     batch_bytes: int = 1 << 20
+    #: Columns of which a batch has one more, a text, behind the others: what stands in the database where that is no
+    #: value of the column's form (the column itself has a NULL there), else NULL. For sources that ``tell_unread``.
+    unread: tuple[str, ...] = ()
     #: Of ``Digester.intake``, for a source with a ``raw_format``: the frames themselves are wanted, and every
     #: row of a block is added to the intake before the block is given.
     intake: Any = None

@@ -62,6 +62,7 @@ def pair(source: Source, target: Source, request: Request, written: Target) -> P
             pairs.absent.append(table)
         else:
             _pair_table(table, other, request, pairs)
+    pairs.tables = planner.with_unread(pairs.tables, request)
     _note_the_rest(target, {*partners.values(), *fed}, request, pairs)
     return pairs
 
@@ -199,8 +200,8 @@ def _pair_table(source: Table, target: Table, request: Request, pairs: Pairs) ->
         if column.name not in partners:
             continue
         other = target.column(partners[column.name])
-        if request.policy(str(source.name), column.name) == "null":
-            # The source reads as NULL what does not fit its default form.
+        if request.policy(str(source.name), column.name) in ("null", "quarantine"):
+            # The source reads as NULL, or leaves out, what does not fit its default form.
             column = msgspec.structs.replace(column, refusal=None)
         found = _pair_column(column, other, request)
         if found is None:

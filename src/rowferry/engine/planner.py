@@ -126,6 +126,11 @@ def plan_copy(source: Source, target: Target, request: Request) -> Findings:
         plan = _plan_table(len(findings.tables), table, new, target, request, findings, origin=source)
         if plan is not None:
             findings.tables.append(plan)
+    findings.tables = with_unread(findings.tables, request)
+    if any(p.unread for p in findings.tables) and request.on_error != "quarantine":
+        findings.blockers.append(
+            "a policy sets rows aside (quarantine), and the job does not: give it --on-error quarantine"
+        )
     if any(p.fed_by is not None for p in findings.tables):
         findings.blockers += _feeding_problems(findings.tables, caps)
     findings.tables = with_waves(findings.tables, findings.blockers, caps.self_references)
@@ -176,6 +181,15 @@ def _measured(origin: Source, table: Table, request: Request) -> Table:
     from rowferry.engine import measuring
 
     return measuring.measured(origin, table, request, digits_max)
+
+
+def with_unread(tables: list[TablePlan], request: Request) -> list[TablePlan]:
+    """The plans, knowing of which source columns unreadable values are set aside."""
+    if all(policy != "quarantine" for _, policy in request.policies):
+        return tables
+    from rowferry.engine import unread
+
+    return [unread.with_columns(plan, request) for plan in tables]
 
 
 def asked_for(names: Sequence[TableName], request: Request) -> dict[TableName, Asked]:

@@ -264,6 +264,20 @@ class Aside:
         key = self._plan.source.identifying_key
         self._add(kept.set_aside(refused.row, 0, forms, key, kept.READ, refused.column, refused.reason))
 
+    def unread(self, rows: pa.RecordBatch) -> None:
+        """Rows of which the source could not read all values: with the texts of those (``ReadRequest.unread``)."""
+        plan = self._plan
+        forms, stage, key = self._passed, kept.PASSED, self._key
+        if plan.transform is not None:
+            forms, stage, key = plan.reads, kept.READ, plan.source.identifying_key
+        told = rows.num_columns - len(plan.unread)
+        for index in range(rows.num_rows):
+            texts = {name: rows.column(told + i)[index].as_py() for i, name in enumerate(plan.unread)}
+            texts = {name: text for name, text in texts.items() if text is not None}
+            column, text = next(iter(texts.items()))
+            reason = f"the source holds a value that is no {dict(forms)[column]} (value: {text})"
+            self._add(kept.set_aside(rows, index, forms, key, stage, column, reason, texts))
+
     def convert(self, way: TableWay, batch: pa.RecordBatch, touched: dict[str, int]) -> pa.RecordBatch:
         """``way.convert`` of the rows that it takes; the others are set aside."""
         seen: dict[str, int] = {}

@@ -18,7 +18,7 @@ from rowferry.model import Endpoint
 MODES = ("create", "append", "truncate", "replace", "upsert")
 #: Fields of a Request that hold a job back, and are no part of its key.
 THROTTLES = ("max_rows_per_s", "max_mb_per_s", "pause_while", "max_pause_s", "max_errors", "max_refused")
-POLICIES = ("text", "null", "clamp", "skip", "bool")
+POLICIES = ("text", "null", "clamp", "skip", "bool", "quarantine")
 ON_ERROR = ("refuse", "quarantine")
 
 

@@ -302,15 +302,17 @@ class _Sending:
         try:
             way = way_now(self._target, self._plan, self._stage)
             landed = self._landed_of(self._target, way)
-            made = kept.rows_of(rows, [(c.source, c.form) for c in way.plan.columns])
         except RowferryError as error:
             if error.transient:
                 raise
             self._writer.begin()
             self._all_stay(rows, error)
             return
-        fit = kept.sift(made, lambda batch: way.convert(batch, {}), lambda i, error: self._stays(rows[i], error))
-        left = [row for row in rows if row.id not in self._reasons]
+        forms = [(c.source, c.form) for c in way.plan.columns]
+        whole = kept.those_that_are_made(rows, forms, self._stays)
+        made = kept.rows_of(whole, forms)
+        fit = kept.sift(made, lambda batch: way.convert(batch, {}), lambda i, error: self._stays(whole[i], error))
+        left = [row for row in whole if row.id not in self._reasons]
         sent = way.convert(fit, {})
         if landed is not None and (fresh := landed.mask(sent)) is not None:
             left = [row for row, is_fresh in zip(left, fresh.to_pylist(), strict=True) if is_fresh]

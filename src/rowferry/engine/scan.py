@@ -141,18 +141,35 @@ class Side:
         errors: list[BaseException],
     ) -> None:
         table, reads = (self.table, forms) if self._passes is None else self._passes
+        unread = self.plan.unread if self.name == "source" else ()
+        wanted = len(reads)
+        if unread:
+            reads += self._unasked(reads)
         with self._passing(consumer) as take:
             while not errors:
                 try:
                     bound = todo.popleft()
                 except IndexError:
                     return
-                for block in reader.read(ReadRequest(table, reads, bound, self._where, limits.BATCH_BYTES)):
+                for block in reader.read(
+                    ReadRequest(table, reads, bound, self._where, limits.BATCH_BYTES, unread=unread)
+                ):
                     if self._stop is not None and self._stop.is_set():
                         raise StoppedError("stopped on request")
                     if errors:
                         return
-                    take(block.batch)
+                    take(block.batch if not unread else self._readable(block.batch, wanted))
+
+    def _unasked(self, reads: tuple[tuple[str, Type], ...]) -> tuple[tuple[str, Type], ...]:
+        """Columns of which it has to be known whether their values can be read, and which are not asked for."""
+        asked = {name for name, _ in reads}
+        return tuple((c.source, c.form) for c in self.plan.columns if c.source in set(self.plan.unread) - asked)
+
+    def _readable(self, batch: pa.RecordBatch, wanted: int) -> pa.RecordBatch:
+        """The first columns of the rows that the source could read: a copy sets the others aside."""
+        from rowferry.engine.unread import parted
+
+        return parted(batch, self.plan.unread)[0].select(list(range(wanted)))
 
     @contextlib.contextmanager
     def _passing(self, consumer: Consumer) -> Iterator[Consumer]:

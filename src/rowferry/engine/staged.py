@@ -120,10 +120,24 @@ class StagedTransfer(Transfer):
                 raise StoppedError("stopped")
             self.rows_read += block.batch.num_rows
             add_counts(self.touched, block.touched or {})
-            self._read.add(block.batch)
-            yield from self._given(block.batch)
+            batch = self._readable(block.batch)
+            self._read.add(batch)
+            yield from self._given(batch)
         if self._waiting:
             yield from self._given(None)
+
+    def _readable(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """The batch without the rows that the source could not read, which are set aside."""
+        unread = self._way.plan.unread
+        if not unread:
+            return batch
+        from rowferry.engine.unread import parted
+
+        batch, others = parted(batch, unread)
+        if others is not None:
+            assert self.aside is not None
+            self.aside.unread(others)
+        return batch
 
     def _given(self, batch: pa.RecordBatch | None) -> Iterator[Block]:
         """What the writer takes of a batch of the source, which may wait for others; None: none will come."""

@@ -360,6 +360,7 @@ class Worker(threading.Thread):
             bound=chunk.bound,
             where=plan.where,
             batch_bytes=limits.BATCH_BYTES if self._throttle is None else self._throttle.batch_bytes(plan.source),
+            unread=plan.unread,
             intake=transfer.intake,
         )
         cut = self._reader.cut if isinstance(self._reader, Cuttable) else None

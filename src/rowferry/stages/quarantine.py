@@ -6,9 +6,10 @@ Everything is ASCII, so that any target's text column can hold it.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -53,6 +54,10 @@ PASSED = "passed"
 CONVERTED = "converted"
 
 
+#: What a value that the source could not read is kept under: ``{"unread": "0000-00-00"}``.
+UNREAD = "unread"
+
+
 class Kept(msgspec.Struct, frozen=True):
     """One row of the quarantine. ``row_key`` is the JSON of its key columns (None: it has none), ``row_data`` that of
     all its columns."""
@@ -82,10 +87,19 @@ class Set(msgspec.Struct, frozen=True):
 
 
 def set_aside(
-    batch: pa.RecordBatch, index: int, forms: Forms, key: Sequence[str], stage: str, column: str | None, reason: str
+    batch: pa.RecordBatch,
+    index: int,
+    forms: Forms,
+    key: Sequence[str],
+    stage: str,
+    column: str | None,
+    reason: str,
+    texts: Mapping[str, str] | None = None,
 ) -> Set:
-    """Row ``index`` of a batch whose columns are in ``forms``. key: names among them."""
+    """Row ``index`` of a batch whose columns are in ``forms``. key: names among them. texts: what stands in columns
+    whose values are none of their forms: kept under ``UNREAD``, so that it is never taken for a value."""
     values = {name: to_json(batch.column(i), index, form) for i, (name, form) in enumerate(forms)}
+    values.update({name: {UNREAD: text} for name, text in (texts or {}).items()})
     row_key = json.dumps({name: values[name] for name in key if name in values}) if key else None
     return Set(stage, row_key, column, plain(reason), json.dumps(values))
 
@@ -119,10 +133,30 @@ def rows_of(rows: Sequence[Kept], forms: Forms) -> pa.RecordBatch:
     """n kept rows made again: the columns of ``forms``, in their Arrow types. Raises DataError where one is damaged."""
     try:
         decoded: list[dict[str, Any]] = [json.loads(row.row_data) for row in rows]
+        for name, form in forms:
+            if any(isinstance(row[name], dict) and UNREAD in row[name] for row in decoded):
+                raise DataError(f"it is no {form} yet, but what stands in the source", column=name)
         arrays = [from_json([row[name] for row in decoded], form) for name, form in forms]
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"a row of the quarantine cannot be read: {' '.join(str(error).split())[:200]}") from None
     return pa.RecordBatch.from_arrays(arrays, names=[name for name, _ in forms])
+
+
+def those_that_are_made(
+    rows: Sequence[Kept], forms: Forms, on_damaged: Callable[[Kept, DataError], None]
+) -> Sequence[Kept]:
+    """The kept rows that :func:`rows_of` makes again; ``on_damaged`` is called with each other and its error."""
+    with contextlib.suppress(DataError):
+        rows_of(rows, forms)
+        return rows
+    whole = []
+    for row in rows:
+        try:
+            rows_of([row], forms)
+            whole.append(row)
+        except DataError as error:
+            on_damaged(row, error)
+    return whole
 
 
 def sift(

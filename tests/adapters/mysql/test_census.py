@@ -160,7 +160,7 @@ def test_bytes_that_are_no_character_are_counted_and_read_as_null(session: Mysql
     assert counts(session) == {"c": len(bad)}
     column = described(session)["c"]
     assert column.refusal is not None
-    assert column.refusal.policies == ("null", "skip")
+    assert column.refusal.policies == ("null", "quarantine", "skip")
     assert types.is_silent(column, column.type)
     flag = types.unfit_expression(column, column.type)
     rows = session.query(f"SELECT {types.select_expression(column, column.type, 'null')}, {flag} FROM t ORDER BY id")

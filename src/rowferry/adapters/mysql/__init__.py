@@ -21,6 +21,7 @@ capabilities = Capabilities(
     savepoints=True,
     measured_digits_max=limits.MYSQL_DECIMAL_DIGITS_MAX,
     self_references="any",
+    tells_unread=True,
     # The server keeps names in three-byte UTF-8, and takes none that ends in a space of ASCII's.
     names_unfit="[\\0\U00010000-\U0010ffff]|[ \\t\\n\\v\\f\\r]$",
 )

@@ -67,15 +67,15 @@ def refusal_of(column: Column, count: int) -> Refusal:
     assert d is not None
     if d.name in DATED:
         reason = f"{d.name} values that are no dates (a zero year, month or day, or a day that its month has not)"
-        return Refusal(column.name, reason, count, ("null", "text", "skip"))
+        return Refusal(column.name, reason, count, ("null", "text", "quarantine", "skip"))
     if d.name == "enum":
         reason = "the enum's invalid value '' (number 0), which is none of its labels"
-        return Refusal(column.name, reason, count, ("null", "text", "skip"))
+        return Refusal(column.name, reason, count, ("null", "text", "quarantine", "skip"))
     if d.name == "tinyint":
         reason = "numbers that are neither 0 nor 1, so that the column is no bool: without the policy it is an int8"
         return Refusal(column.name, reason, count, ("text", "skip"))
     reason = f"texts with bytes that are no character of {d.charset}: the server sends '?' for them"
-    return Refusal(column.name, reason, count, ("null", "skip"))
+    return Refusal(column.name, reason, count, ("null", "quarantine", "skip"))
 
 
 class Test(msgspec.Struct, frozen=True):

@@ -132,6 +132,15 @@ class _Columns:
                 self.names.append(f"unfit {column.name}")
                 self.carriers.append(Type("int32"))
                 self.null_dates.append(False)
+        #: Columns whose values come as text, too, where they are no values of their forms; their first position.
+        self._unread, self._unread_at = request.unread, len(expressions)
+        for name in request.unread:
+            column, form = next((c, f) for c, f in self._wanted if c.name == name)
+            expressions.append(types.unread_expression(column, form))
+            self.names.append(f"unread {name}")
+            self.carriers.append(Type("text"))
+            self.null_dates.append(False)
+            self._schema = self._schema.append(pa.field(f"unread {name}", Type("text").arrow))
         # A row of nothing is still a row, which has to be counted.
         if not expressions:
             self.names, self.carriers, self.null_dates = [""], [Type("int32")], [False]
@@ -139,7 +148,7 @@ class _Columns:
 
     def _expression(self, i: int, column: Column, form: Type) -> str:
         declared = parse(column.native)
-        null = self._source.policy(self._table, column.name) == "null"
+        null = self._source.policy(self._table, column.name) in ("null", "quarantine")
         dated = declared is not None and declared.name in DATED and form.kind in ("date", "timestamp", "timestamptz")
         self.null_dates.append(null and dated)
         if dated:
@@ -164,6 +173,7 @@ class _Columns:
                 )
             self._nulled[i] += count
         arrays = [self._formed(i, batch.column(i)) for i in range(len(self._wanted))]
+        arrays += [batch.column(self._unread_at + i) for i in range(len(self._unread))]
         return pa.RecordBatch.from_arrays(arrays, schema=self._schema)
 
     def _formed(self, i: int, array: pa.Array) -> pa.Array:
@@ -198,7 +208,7 @@ class _Columns:
         counts = {}
         for i, (column, _) in enumerate(self._wanted):
             count = settled[i] + self._nulled[i]
-            if count > self._said[i]:
+            if count > self._said[i] and column.name not in self._unread:
                 counts[column.name] = count - self._said[i]
                 self._said[i] = count
         return counts or None

@@ -15,7 +15,7 @@ from rowferry.types import Type
 
 __all__ = [
     "carrier", "checks", "is_silent", "plan_column", "select_expression", "table_natives", "tags_of",
-    "unfit_expression",
+    "unfit_expression", "unread_expression",
 ]  # fmt: skip
 
 
@@ -44,6 +44,15 @@ def unfit_expression(column: Column, form: Type) -> str | None:
     """
     unfit = unfit_condition(column.name, column.native, form)
     return None if unfit is None else f"CASE WHEN {unfit} THEN 1 ELSE 0 END"
+
+
+def unread_expression(column: Column, form: Type) -> str:
+    """SQL that is the text of a value that the form cannot hold, NULL for all others: bytes of another character set
+    as ``\\x…``, all else as the server writes it."""
+    unfit = unfit_condition(column.name, column.native, form)
+    name = quote(column.name)
+    stored = f"CONCAT(_utf8mb4 X'5C78', LOWER(HEX({name})))" if is_silent(column, form) else f"CAST({name} AS CHAR)"
+    return f"CASE WHEN {unfit or '0'} THEN {stored} END"
 
 
 def is_silent(column: Column, form: Type) -> bool:

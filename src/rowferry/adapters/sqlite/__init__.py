@@ -16,6 +16,7 @@ capabilities = Capabilities(
     schemas=False,
     savepoints=True,
     self_references="any",
+    tells_unread=True,
 )
 
 

@@ -259,7 +259,7 @@ def _refusal(shape: Shape, place: int, t: Type, stored: dict[str, int], unfit: i
     what = f"declared {declared}" if declared else "declared without a type"
     utf8 = " that are valid UTF-8" if t == TEXT and stored["text"] else ""
     reason = f"{what}, but not all values of {name!r} are {t}{utf8} (stored are {held})"
-    return Refusal(name, reason, unfit, ("text", "null"))
+    return Refusal(name, reason, unfit, ("text", "null", "quarantine"))
 
 
 def _estimate(session: Session, shape: Shape) -> tuple[int, int]:

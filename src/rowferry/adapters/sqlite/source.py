@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
 
+from rowferry import compute as pc
 from rowferry import limits
 from rowferry.adapters.protocol import Asker, Block, LooseKey, ReadRequest, SourceOptions
 from rowferry.adapters.sqlite import catalog, chunks, nested
@@ -234,7 +235,11 @@ class SqliteReader:
             raise self._error("the table is gone", table=table)
         sql, params = self._select(request, shape)
         specs = [self._spec(request, name, form) for name, form in request.columns]
-        schema = pa.schema([pa.field(name, form.arrow) for name, form in request.columns])
+        specs += [read_spec(TEXT, loose=True) for _ in request.unread]
+        schema = pa.schema(
+            [pa.field(name, form.arrow) for name, form in request.columns]
+            + [pa.field(f"unread {name}", TEXT.arrow) for name in request.unread]
+        )
         try:
             try:
                 rows = self._session.reader(sql, params, specs, self._source.utf8)
@@ -244,8 +249,12 @@ class SqliteReader:
                 said: list[int] = [0] * len(specs)
                 while (batch := rows.next_batch(limits.BATCH_ROWS_MAX, request.batch_bytes)) is not None:
                     settled = list(rows.settled())
-                    news = zip(request.columns, settled, said, strict=True)
-                    touched = {name: count - before for (name, _), count, before in news if count > before}
+                    news = zip(request.columns, settled, said, strict=False)
+                    touched = {
+                        name: count - before
+                        for (name, _), count, before in news
+                        if count > before and name not in request.unread
+                    }
                     yield Block(self._batch(request, schema, *batch), touched=touched or None)
                     said = settled
                     del batch
@@ -273,6 +282,7 @@ class SqliteReader:
         if gone is not None:
             raise self._error("the column is gone", table=str(request.table.name), column=gone)
         columns = [f"t.{quote(name)}" for name, _ in request.columns]
+        columns += [f"t.{quote(name)}" for name in request.unread]
         if shape.rowid is not None:
             columns.append(f"t.{shape.rowid}")  # for messages
         test, params = chunks.bound_condition(shape, request.bound)
@@ -285,7 +295,7 @@ class SqliteReader:
         policy = self._source.policy(str(request.table.name), name)
         declared = next((c.type for c in request.table.columns if c.name == name), form)
         loose = form == TEXT and (declared != TEXT or policy == "text")
-        return read_spec(form, loose=loose, null_unfit=policy == "null")
+        return read_spec(form, loose=loose, null_unfit=policy in ("null", "quarantine"))
 
     def _where_error(self, request: ReadRequest, failure: SqliteFailure) -> RowferryError:
         if request.where is not None and failure.code & 0xFF == 1:
@@ -296,7 +306,7 @@ class SqliteReader:
         self, request: ReadRequest, schema: pa.Schema, rows: int, parts: list[tuple[int, object, object, object]]
     ) -> pa.RecordBatch:
         arrays = []
-        for (name, form), part in zip(request.columns, parts, strict=True):
+        for (name, form), part in zip(request.columns, parts, strict=False):
             array = nested.array_of(form, rows, part)
             if form.kind in NESTED:
                 try:
@@ -304,6 +314,11 @@ class SqliteReader:
                 except RowferryError as error:
                     raise error.at(column=name) from None
             arrays.append(array)
+        places = {name: i for i, (name, _) in enumerate(request.columns)}
+        for name, part in zip(request.unread, parts[len(arrays) :], strict=True):
+            stored = nested.array_of(TEXT, rows, part)
+            fits = arrays[places[name]].is_valid()
+            arrays.append(pc.if_else(fits, pa.scalar(None, TEXT.arrow), stored))
         return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
     def fingerprint(self, name: TableName) -> str:
