@@ -5,8 +5,9 @@
 All get the same Arrow batches one after the other, as a copy does, and give Arrow batches; each on one thread.
 *duckdb* prepares nothing and names all columns in one SELECT per batch, *polars* runs its lazy expressions per
 batch; with *whole* both see all batches at once, as a script that holds the table in memory would. Their results
-are held against the stage's, row for row. *rules* are the ready-made rules alone. Each line gives rows/s, bytes/s
-(of Arrow buffers), CPU seconds per million rows and peak memory of the process so far.
+are held against the stage's, row for row. *numbers* and *choices* are two expressions of that kind each, of the stage
+(which works them out by Arrow's kernels) and of DuckDB. *rules* are the ready-made rules alone. Each line gives
+rows/s, bytes/s (of Arrow buffers), CPU seconds per million rows and peak memory of the process so far.
 """
 
 from __future__ import annotations
@@ -50,6 +51,14 @@ select l_orderkey, l_partkey, l_suppkey, l_linenumber::bigint as l_linenumber, {
   l_returnflag || '-' || l_linestatus as l_status
 from lines
 """
+#: Further expressions, by kind: column → SQL.
+KINDS = {
+    "numbers": {"l_total": "l_quantity * l_extendedprice", "l_next": "l_linenumber + 1"},
+    "choices": {
+        "l_kind": "CASE WHEN l_quantity > 25 THEN 'large' ELSE 'small' END",
+        "l_tax": "coalesce(l_tax, 0.00)",
+    },
+}
 EXPRESSIONS = [
     polars.col("l_linenumber").cast(polars.Int64),
     polars.col("l_shipmode").str.strip_chars(" ").str.to_lowercase(),
@@ -66,13 +75,17 @@ RULES = {
 }
 
 
+def opened(spec: TableSpec) -> transform.TransformWorker:
+    fields = [(f.name, from_arrow(f.type), f.nullable) for f in lineitem.SCHEMA]
+    stage = transform.open(spec, fields, table="lineitem", started=STARTED, folder=".")  # type: ignore[arg-type]
+    assert stage.reads == tuple(lineitem.SCHEMA.names)
+    return stage.worker()
+
+
 @functools.cache
 def worker() -> transform.TransformWorker:
     """Opened once, as in a copy: what that costs is measured end to end, not here."""
-    fields = [(f.name, from_arrow(f.type), f.nullable) for f in lineitem.SCHEMA]
-    stage = transform.open(SPEC, fields, table="lineitem", started=STARTED, folder=".")  # type: ignore[arg-type]
-    assert stage.reads == tuple(lineitem.SCHEMA.names)
-    return stage.worker()
+    return opened(SPEC)
 
 
 @functools.cache
@@ -84,13 +97,25 @@ def staged(batches: list[pa.RecordBatch]) -> list[pa.RecordBatch]:
     return [out for batch in batches for _, out in worker().apply(batch).batches]
 
 
-def duckdb_sql(batches: list[pa.RecordBatch]) -> list[pa.RecordBatch]:
-    return [out for batch in batches for out in duckdb_whole([batch])]
+def duckdb_sql(batches: list[pa.RecordBatch], sql: str = SQL) -> list[pa.RecordBatch]:
+    return [out for batch in batches for out in duckdb_whole([batch], sql)]
 
 
-def duckdb_whole(batches: list[pa.RecordBatch]) -> list[pa.RecordBatch]:
+def duckdb_whole(batches: list[pa.RecordBatch], sql: str = SQL) -> list[pa.RecordBatch]:
     connection().register("lines", pa.Table.from_batches(batches))
-    return list(connection().execute(SQL).to_arrow_table().to_batches())
+    return list(connection().sql(sql).to_arrow_table().to_batches())
+
+
+def kind(made: dict[str, str]) -> dict[str, Callable[[list[pa.RecordBatch]], list[pa.RecordBatch]]]:
+    """Expressions of one kind, by the stage and by DuckDB."""
+    stage = opened(TableSpec(set=made))
+    added = [f"{text} as {name}" for name, text in made.items() if name not in lineitem.SCHEMA.names]
+    columns = [f"{made[name]} as {name}" if name in made else name for name in lineitem.SCHEMA.names]
+    sql = f"select {', '.join(columns + added)} from lines"
+    return {
+        "transform": lambda batches: [out for batch in batches for _, out in stage.apply(batch).batches],
+        "duckdb": lambda batches: duckdb_sql(batches, sql),
+    }
 
 
 def polars_expressions(batches: list[pa.RecordBatch]) -> list[pa.RecordBatch]:
@@ -130,6 +155,11 @@ def main() -> None:
     wanted = staged(batches[:3])
     assert all(same(wanted, way(batches[:3])) for way in ways.values())
     cost = {name: measure_batches(name, way, batches, REPEATS) for name, way in ways.items()}
+    for name, made in KINDS.items():
+        both = kind(made)
+        assert same(both["transform"](batches[:3]), both["duckdb"](batches[:3]))
+        for way, work in both.items():
+            measure_batches(f"{way}, {name}", work, batches, REPEATS)
     for name, rule in RULES.items():
         measure_batches(name, ruled(rule), batches, REPEATS)
     print(f"duckdb / transform {cost['duckdb'] / cost['transform']:.1f}×, "

@@ -123,7 +123,7 @@ def _wider(inner: Any) -> Any:
 TYPES = st.sampled_from(["INT", "Integer", "bigint", "DECIMAL(10,2)", "numeric( 5 , 0 )", "varchar", "TEXT", "double",
                          "date", "decimal", "varchar(10)", "double precision", "int[]", "decimal(39,1)"])  # fmt: skip
 FUNCTIONS = st.sampled_from(["lower", "TRIM", "coalesce", "nullif", "concat", "replace", "substring", "left", "length",
-                             "contains", "sum", "now"])  # fmt: skip
+                             "contains", "sum", "now", "round", "abs", "year"])  # fmt: skip
 EXPRESSIONS = st.recursive(LEAVES, _wider, max_leaves=6)
 
 
@@ -170,7 +170,7 @@ def test_plain_expressions_are_read(connection: Any, text: str) -> None:
     "text",
     ["", "a b", "a +", "(a", "a)", "a, b", "a; b", "a -- b", "a /* b */", "nope", "a.b", "a[1]", "a::int[]", "x -> 1",
      "count(*)", "a AS b", "(" * 50 + "a" + ")" * 50, "'a", '"a', "a = ", "lower(a, a)", "lower()", "sum(a)", "a\0",
-     "a" * 5000, "a LIKE 'x'", "\u00a0a", "interval '1' day", "substring(a from 1)", "trim(both from a)"],
+     "a" * 5000, "a ILIKE 'x'", "\u00a0a", "interval '1' day", "substring(a from 1)", "trim(both from a)"],
 )  # fmt: skip
 def test_other_texts_are_left_to_duckdb(text: str) -> None:
     assert read(text, NAMES) is None

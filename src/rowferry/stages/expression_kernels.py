@@ -39,6 +39,9 @@ _COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
     ">": lambda a, b: pc.greater(a, b),
     ">=": lambda a, b: pc.greater_equal(a, b),
 }
+_NUMBERS = ("+", "-", "*", "/", "abs", "round")
+#: Days that every calendar has: the years 1 to 9999.
+_FIRST_DAY, _LAST_DAY = -719_162, 2_932_896
 #: Items of an IN that are compared one after the other.
 _ITEMS_MAX = 8
 _DECIMAL = re.compile(r"DECIMAL\(([0-9]+),([0-9]+)\)")
@@ -123,8 +126,12 @@ class _Compiler:
 
     def _call(self, node: Node, ascii_only: bool) -> Typed:
         name = node.value
-        if name in ("+", "-", "*"):
-            return numbers.arithmetic(name, *(self.typed(part) for part in node.parts))
+        if name in _NUMBERS:
+            return self._number(node, name)
+        if name in ("year", "month", "day"):
+            return self._date_part(node, name)
+        if name in ("~~", "!~~"):
+            return self._like(node)
         if name == "coalesce":
             return self._coalesce(node, ascii_only)
         if name == "nullif":
@@ -146,6 +153,30 @@ class _Compiler:
             search = {"starts_with": "starts_with", "contains": "match_substring"}[name]
             return Typed(BOOL, lambda arrays: getattr(pc, search)(inner(arrays), pattern=sought))
         raise Undecided
+
+    def _number(self, node: Node, name: str) -> Typed:
+        if name == "round":
+            value, scale = self.typed(node.parts[0]), node.parts[1] if len(node.parts) > 1 else Node("integer", 0)
+            return numbers.rounded(value, scale.value if scale.kind == "integer" else -1)
+        parts = [self.typed(part) for part in node.parts]
+        if len(parts) == 1:
+            return numbers.negated(parts[0]) if name == "-" else numbers.absolute(parts[0])
+        return numbers.divided(*parts) if name == "/" else numbers.arithmetic(name, *parts)
+
+    def _date_part(self, node: Node, name: str) -> Typed:
+        made = self.typed(node.parts[0])
+        if made.type.kind != "date":
+            raise Undecided
+        return Typed(Type("int64"), lambda arrays: getattr(pc, name)(_plain_days(made.run(arrays))))
+
+    def _like(self, node: Node) -> Typed:
+        """DuckDB's LIKE knows no character that escapes, where none is given."""
+        inner, pattern = self._text(node.parts[0], ascii_only=False), _constant_text(node.parts[1])
+        if "\\" in pattern:
+            raise Undecided
+        if node.value == "~~":
+            return Typed(BOOL, lambda arrays: pc.match_like(inner(arrays), pattern=pattern))
+        return Typed(BOOL, lambda arrays: pc.invert(pc.match_like(inner(arrays), pattern=pattern)))
 
     def _text(self, node: Node, ascii_only: bool) -> Kernel:
         made = self.typed(node, ascii_only)
@@ -183,9 +214,17 @@ class _Compiler:
         """TRY_CAST is the same where nothing fails."""
         found = _DECIMAL.fullmatch(node.value)
         if node.value == "DATE":
-            return _date(node.parts[0])
+            return self._as_date(node.parts[0])
         to = numbers.decimal_type(int(found[1]), int(found[2])) if found else _TYPES[node.value]
         return numbers.cast(self.typed(node.parts[0], ascii_only), to)
+
+    def _as_date(self, node: Node) -> Typed:
+        if node.kind == "column" and self._types[node.value].kind == "timestamp":
+            if self._types[node.value].unit != "us":
+                raise Undecided
+            run = _column(node.value)
+            return Typed(Type("date"), lambda arrays: _plain_days(pc.cast(run(arrays), pa.date32())))
+        return _date(node)
 
     # What chooses.
 
@@ -328,6 +367,16 @@ def _date(node: Node) -> Typed:
         return constant(datetime.date.fromisoformat(node.value), Type("date"))
     except ValueError:
         raise Undecided from None
+
+
+def _plain_days(dates: Any) -> Any:
+    """Dates, none of which is infinite or far off."""
+    if isinstance(dates, pa.Scalar):
+        raise Undecided
+    extremes = pc.min_max(dates.view(pa.int32())).as_py()
+    if extremes["min"] is not None and not _FIRST_DAY <= extremes["min"] <= extremes["max"] <= _LAST_DAY:
+        raise Undecided
+    return dates
 
 
 def _column(index: int) -> Kernel:

@@ -217,6 +217,62 @@ def arithmetic(operator: str, one: Typed, other: Typed) -> Typed:
     raise Undecided
 
 
+def divided(one: Typed, other: Typed) -> Typed:
+    """a / b, which is a number of floating point, whatever the two are. By zero it is infinite, or NaN."""
+    t = Type("float64")
+    if "float32" in (one.type.kind, other.type.kind) or (one.literal is not None and other.literal is not None):
+        raise Undecided
+    return _run(lambda a, b: pc.divide(a, b), _as_float(one), _as_float(other), t)
+
+
+def _as_float(one: Typed) -> Kernel:
+    """Numbers as DuckDB makes doubles of them; of more than 53 bits it has to do so itself."""
+    if one.type.kind != "decimal":
+        if one.literal is None and not (one.type.is_integer or one.type.kind == "float64"):
+            raise Undecided
+        return as_type(one, Type("float64"))
+    run, scale = one.run, 10.0 ** _digits(one.type)[1]
+    return lambda arrays: pc.divide(pc.cast(_unscaled(run(arrays)), pa.float64()), scale)
+
+
+def _unscaled(values: Any) -> Any:
+    """The digits of decimals as integers. Raises ArrowInvalid where they do not fit 64 bits."""
+    if isinstance(values, pa.Scalar):
+        raise Undecided
+    whole = pa.Array.from_buffers(
+        pa.decimal128(_DIGITS_MAX, 0), len(values), values.buffers(), values.null_count, values.offset
+    )
+    return pc.cast(pc.cast(whole, pa.decimal128(_DIGITS_SMALL, 0)), pa.int64())
+
+
+def negated(one: Typed) -> Typed:
+    """-a. Raises Undecided."""
+    return _signs(one, lambda a: pc.negate_checked(a), lambda a: pc.negate(a))
+
+
+def absolute(one: Typed) -> Typed:
+    """abs(a). Raises Undecided."""
+    return _signs(one, lambda a: pc.abs_checked(a), lambda a: pc.abs(a))
+
+
+def _signs(one: Typed, checked: Callable[[Any], Any], plain: Callable[[Any], Any]) -> Typed:
+    function = checked if is_signed(one.type) else plain
+    if one.literal is not None or not (is_signed(one.type) or one.type.kind in ("decimal", *FLOATS)):
+        raise Undecided
+    return Typed(one.type, lambda arrays: function(one.run(arrays)))
+
+
+def rounded(one: Typed, scale: int) -> Typed:
+    """round(a, scale) of a decimal, halves away from zero."""
+    if one.type.kind != "decimal" or one.type.precision == _DIGITS_MAX or scale < 0:
+        raise Undecided
+    precision, places = _digits(one.type)
+    if scale >= places:
+        return one
+    t = decimal_type(precision, scale)
+    return Typed(t, lambda arrays: pc.cast(_rounded(one.run(arrays), one.type, scale), t.arrow))
+
+
 def _run(function: Callable[[Any, Any], Any], left: Kernel, right: Kernel, t: Type) -> Typed:
     return Typed(t, lambda arrays: function(left(arrays), right(arrays)))
 

@@ -48,7 +48,8 @@ KEYWORDS = frozenset(
 _FUNCTIONS = {
     "lower": (1, 1), "upper": (1, 1), "trim": (1, 1), "ltrim": (1, 1), "rtrim": (1, 1), "concat": (1, 99),
     "coalesce": (1, 99), "nullif": (2, 2), "length": (1, 1), "replace": (3, 3), "left": (2, 2), "substr": (3, 3),
-    "substring": (3, 3), "starts_with": (2, 2), "contains": (2, 2),
+    "substring": (3, 3), "starts_with": (2, 2), "contains": (2, 2), "abs": (1, 1), "round": (1, 2), "year": (1, 1),
+    "month": (1, 1), "day": (1, 1),
 }  # fmt: skip
 _PRESENT_CALLS = {"now": "TIMESTAMP WITH TIME ZONE", "today": "DATE"}
 _PRESENT_WORDS = {"current_timestamp": "TIMESTAMP WITH TIME ZONE", "current_date": "DATE"}
@@ -177,6 +178,10 @@ class _Reader:
             return self._between(left)
         if self._word("not", "between"):
             return Node("not", None, (self._between(left),))
+        if self._word("like"):
+            return Node("call", "~~", (left, self._operand()[0]))
+        if self._word("not", "like"):
+            return Node("call", "!~~", (left, self._operand()[0]))
         if self._word("in"):
             return self._in(left)
         if self._word("not", "in"):
@@ -223,12 +228,12 @@ class _Reader:
         if self._mark("-") is None:
             return self._term(), True
         kind, token = self._peek()
-        if kind != "number" or "." in token:
+        node = self._term()
+        if kind == "number" and node.kind != "cast":
+            return Node("decimal", f"-{token}") if "." in token else _integer(-int(token)), False
+        if node.kind in ("integer", "decimal"):  # -(1)
             raise _Unread
-        self._at += 1
-        if self._mark("::") is not None:
-            raise _Unread
-        return _integer(-int(token)), False
+        return Node("call", "-", (node,)), False
 
     def _term(self) -> Node:
         node = self._primary()
