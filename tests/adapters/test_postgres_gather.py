@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from rowferry.adapters.postgres import wire as wire_module
-from rowferry.adapters.postgres.wire import GATHER_BYTES, ConnectionLostError, Wire
+from rowferry.adapters.gathering import GATHER_BYTES, GATHER_WAIT_S
+from rowferry.adapters.postgres.wire import ConnectionLostError, Wire
 
 
 def tcp() -> tuple[socket.socket, socket.socket]:
@@ -86,7 +86,7 @@ def test_many_bytes_in_small_sends_come_in_few_reads() -> None:
 
 def test_server_that_is_silent_for_long_is_waited_for(ends: tuple[Wire, socket.socket]) -> None:
     wire, server = ends
-    silence_s = 60 * wire_module.GATHER_WAIT_S
+    silence_s = 60 * GATHER_WAIT_S
 
     def send() -> None:
         time.sleep(silence_s)
@@ -107,7 +107,7 @@ def test_what_is_read_after_gathering_waits_without_end(ends: tuple[Wire, socket
     wire.gather(False)
 
     def send() -> None:
-        time.sleep(20 * wire_module.GATHER_WAIT_S)
+        time.sleep(20 * GATHER_WAIT_S)
         server.sendall(b"Z" + struct.pack("!i", 5) + b"I")
 
     sender = later(send)
@@ -134,7 +134,7 @@ def test_reset_of_the_connection_is_told_as_such() -> None:
     wire = wire_on(ours)
     wire.gather(True)
     server.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    sender = later(lambda: (time.sleep(10 * wire_module.GATHER_WAIT_S), server.close()))
+    sender = later(lambda: (time.sleep(10 * GATHER_WAIT_S), server.close()))
     with pytest.raises(ConnectionLostError, match="broke"):
         read(wire, 1)
     sender.join()
@@ -142,7 +142,7 @@ def test_reset_of_the_connection_is_told_as_such() -> None:
 
 def test_cut_from_another_thread_ends_the_wait_at_once(ends: tuple[Wire, socket.socket]) -> None:
     wire, _ = ends
-    cutter = later(lambda: (time.sleep(20 * wire_module.GATHER_WAIT_S), wire.cut()))
+    cutter = later(lambda: (time.sleep(20 * GATHER_WAIT_S), wire.cut()))
     with pytest.raises(ConnectionLostError):
         read(wire, 1)
     cutter.join(5)
@@ -161,9 +161,8 @@ def test_socket_that_is_gone_is_a_lost_connection_and_no_other_error() -> None:
 
 def test_tls_is_never_gathered() -> None:
     ours, server = tcp()
-    wire = wire_on(ours)
     context = ssl.create_default_context()
-    wire._sock = context.wrap_socket(ours, server_hostname="localhost", do_handshake_on_connect=False)
+    wire = wire_on(context.wrap_socket(ours, server_hostname="localhost", do_handshake_on_connect=False))
     wire.gather(True)
     assert wire._sock.gettimeout() is None
     assert wire._sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT) == 1

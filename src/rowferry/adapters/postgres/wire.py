@@ -19,6 +19,7 @@ from typing import Any
 
 import msgspec
 
+from rowferry.adapters.gathering import Gathering
 from rowferry.limits import CELL_BYTES_MAX, SOCKET_READ_BYTES
 
 _HEADER = struct.Struct("!ci")
@@ -27,9 +28,6 @@ _SHORT = struct.Struct("!h")
 #: Bytes of one CopyData message that we send at the most: large enough that its 5 bytes of header
 #: are nothing, small enough that the server's buffer for one message stays small.
 COPY_DATA_BYTES_MAX = 1 << 20
-#: How much the rows of a COPY gather before we are woken, and how long they may take (seconds).
-GATHER_BYTES = 192 << 10
-GATHER_WAIT_S = 0.004
 #: No message of a sane server is longer: a row of one cell of 1 GiB, and its header.
 MESSAGE_BYTES_MAX = CELL_BYTES_MAX + (1 << 20)
 
@@ -100,7 +98,7 @@ class Wire:
         self._buffer = bytearray(ahead)
         self._at = 0
         self.closed = False
-        self._gathers = False
+        self._gathering = Gathering(self._sock, None)
         #: I: idle, T: in a transaction, E: in a failed one.
         self.status = "I"
         if self._sock.family in (socket.AF_INET, socket.AF_INET6):
@@ -153,45 +151,21 @@ class Wire:
             self._at += n
             return n
         try:
-            n = self._gathered(view)
+            n = self._gathering.receive_into(view) if self._gathering.on else self._sock.recv_into(view)
         except OSError as error:
             raise self._lost(f"the connection broke: {error}") from None
         if n == 0:
             raise self._lost("the server closed the connection")
         return n
 
-    def _gathered(self, view: memoryview) -> int:
-        """recv_into, woken for GATHER_BYTES rather than for each of the server's sends of 8 KiB.
-
-        What comes slower than that (the end of the rows, a server that is thinking) waits a moment at the most.
-        """
-        if not self._gathers:
-            return self._sock.recv_into(view)
-        try:
-            return self._sock.recv_into(view)
-        except TimeoutError:
-            pass
-        self.gather(False)
-        try:
-            return self._sock.recv_into(view)
-        finally:
-            self.gather(True)
-
     def gather(self, on: bool) -> None:
-        """Whether :meth:`receive_into` waits for GATHER_BYTES. Never under TLS, whose bytes are not the socket's.
-
-        While it does, nothing else is to be called that reads or sends: it would fail where it has to wait.
-        """
-        if isinstance(self._sock, ssl.SSLSocket):
-            return
+        """Whether :meth:`receive_into` waits for more than the server's sends of 8 KiB (``Gathering``)."""
         if self.closed:
             raise ConnectionLostError("the connection is closed")
         try:
-            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, GATHER_BYTES if on else 1)
-            self._sock.settimeout(GATHER_WAIT_S if on else None)
+            self._gathering.switch(on)
         except OSError as error:
             raise self._lost(f"the connection broke: {error}") from None
-        self._gathers = on
 
     def give_back(self, data: bytes) -> None:
         """Puts bytes that were read too far back in front."""
