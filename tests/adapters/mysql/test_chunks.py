@@ -11,7 +11,7 @@ import pytest
 import mysql_servers
 import rowferry
 from rowferry import endpoint, limits
-from rowferry.adapters.mysql import catalog
+from rowferry.adapters.mysql import catalog, counting
 from rowferry.adapters.mysql.chunks import Splitter, select_from
 from rowferry.adapters.mysql.connect import connect, parameters
 from rowferry.adapters.mysql.session import MysqlSession
@@ -145,6 +145,25 @@ def test_a_table_that_was_just_loaded_is_cut_though_its_statistics_are_empty(ses
     found = counts(session, table, database, bounds)
     assert sum(found) == ROWS
     assert max(found) < ROWS / 2
+
+
+@pytest.mark.parametrize("analyzed", [True, False])
+def test_rows_that_were_counted_by_the_way_are_not_looked_for_again(
+    session: MysqlSession, monkeypatch: pytest.MonkeyPatch, analyzed: bool
+) -> None:
+    table, database = make(session, "id int PRIMARY KEY, d date", "seq, '2020-01-01'", analyze=analyzed)
+    counted: dict[TableName, int] = {}
+    counting.looked_at(table, session, counted=lambda rows: counted.update({table.name: rows}))
+    assert counted == {table.name: ROWS}
+    monkeypatch.delattr(Splitter, "_has_more_than")
+    bounds = Splitter(session, database, counted).split(table, None, 200_000, 0)
+    assert sum(counts(session, table, database, bounds)) == ROWS
+    assert 6 <= len(bounds) <= 20
+    assert sum(bound.rows or 0 for bound in bounds) > ROWS - 100
+    session.query("DELETE FROM t")
+    counting.looked_at(table, session, counted=lambda rows: counted.update({table.name: rows}))
+    assert counted == {table.name: 0}
+    assert len(Splitter(session, database, counted).split(table, None, 200_000, 0)) == 1
 
 
 def test_bounds_cover_rows_that_come_later(session: MysqlSession) -> None:

@@ -67,7 +67,7 @@ def test_values_that_do_not_fit_are_refused_with_their_counts(url: str, tmp_path
         assert f"column '{column}'" in said
         assert f"({count:,} rows)" in said
     assert "'fine'" not in said
-    assert "policies to choose from: null, text, skip" in said
+    assert "policies to choose from: null, text, quarantine, skip" in said
 
 
 @pytest.mark.usefixtures("dirty")

@@ -22,7 +22,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rowferry import limits
@@ -78,9 +78,11 @@ WHERE table_schema = {database} AND table_name = {name}
 class Splitter:
     """Cuts tables over one session, outside the snapshot. Reads only; what it finds is estimates and boundaries."""
 
-    def __init__(self, session: MysqlSession, database: str) -> None:
+    def __init__(self, session: MysqlSession, database: str, counted: Mapping[TableName, int] | None = None) -> None:
+        """counted: rows of tables that have just been counted."""
         self._session = session
         self._database = database
+        self._counted = counted or {}
 
     def split(self, table: Table, where: str | None, chunk_bytes: int, chunk_rows_min: int) -> list[Bound]:
         if table.kind == "view":
@@ -110,6 +112,10 @@ class Splitter:
         rows, size = (int(found[0][0] or 0), int(found[0][1] or 0)) if found else (0, 0)
         # A table of a few pages has a length of whole pages, which says nothing of its rows.
         beyond = 2 * rows + STALE_ROWS
+        counted = self._counted.get(table.name)
+        if counted is not None:
+            is_known = counted <= beyond and size >= counted * ROW_BYTES_MIN
+            return counted, size if is_known else int(counted * self._width(table))
         if rows < STALE_BELOW_ROWS and self._has_more_than(table, beyond):
             while self._has_more_than(table, 4 * beyond):
                 beyond *= 4

@@ -43,6 +43,8 @@ class MysqlSource:
         #: Connected, and in no transaction yet.
         self._reserve: list[MysqlSession] = []
         self._unversioned: dict[TableName, str] = {}
+        #: Rows of tables that were counted as they were looked at.
+        self._counted: dict[TableName, int] = {}
         self._closed = False
 
     def place(self) -> tuple[str, str | None]:
@@ -65,10 +67,16 @@ class MysqlSource:
                     table = self._with_bools(table)
                     if table.kind != "view":
                         self._note_engine(name)
-                return counting.looked_at(table, self._alive(), self._helpers) if table and census else table
+                return self._looked_at(table) if table is not None and census else table
             except SourceError as error:
                 error.at(table=str(name))
                 raise
+
+    def _looked_at(self, table: Table) -> Table:
+        def counted(rows: int) -> None:
+            self._counted[table.name] = rows
+
+        return counting.looked_at(table, self._alive(), self._helpers, counted)
 
     def _with_bools(self, table: Table) -> Table:
         """The table with those TINYINT(1) as bool that were asked for as such."""
@@ -128,7 +136,8 @@ class MysqlSource:
     def split(self, table: Table, where: str | None, chunk_bytes: int, chunk_rows_min: int) -> list[Bound]:
         with self._lock:
             try:
-                return Splitter(self._alive(), self.database).split(table, where, chunk_bytes, chunk_rows_min)
+                splitter = Splitter(self._alive(), self.database, self._counted)
+                return splitter.split(table, where, chunk_bytes, chunk_rows_min)
             except SourceError as error:
                 error.at(table=str(table.name))
                 raise
