@@ -11,6 +11,11 @@ import mysql_servers
 import servers
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The slowest first: a worker that comes to one at the very end lets the others wait for it."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[servers.Postgres]:
     """One server for the whole run. Where there is none to be had, tests are skipped, but in CI they fail."""

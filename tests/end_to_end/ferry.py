@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from end_to_end import warm
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
@@ -20,14 +22,15 @@ class Run:
     """A finished run: exit code, what it printed, its report, and what it cost."""
 
     def __init__(
-        self, code: int, output: str, report: dict[str, Any] | None, seconds: float, usage: Any, peak_mib: float
+        self, code: int, output: str, report: dict[str, Any] | None, seconds: float, cpu_s: float, peak_mib: float
     ) -> None:
         self.code = code
         self.output = output
         self.report = report
         self.seconds = seconds
-        self.cpu_s = usage.ru_utime + usage.ru_stime
-        #: Peak resident memory of the process. (Its ru_maxrss begins with what this process had when it was forked.)
+        self.cpu_s = cpu_s
+        #: Peak resident memory of a process that was started cold. (Its ru_maxrss begins with what this process had
+        #: when it was forked.)
         self.peak_mib = peak_mib
 
     def table(self, name: str) -> dict[str, Any]:
@@ -58,43 +61,71 @@ def _peak_mib(pid: int) -> float:
     return sum(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 1024
 
 
-def run(*arguments: str, env: dict[str, str] | None = None, timeout_s: float = 300, expect: int | None = None) -> Run:
-    """Runs the command to its end; ``expect`` is the exit code that the test needs."""
+def run(
+    *arguments: str, env: dict[str, str] | None = None, timeout_s: float = 300, expect: int | None = None,
+    cold: bool = False,
+) -> Run:  # fmt: skip
+    """Runs the command to its end; ``expect`` is the exit code that the test needs. cold: a process from the very
+    start, whose memory is looked at; else one with the libraries loaded (``warm``)."""
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile("w+") as output:
         path = pathlib.Path(folder, "report.json")
         report = ["--report", str(path)] if arguments[0] in ("copy", "verify", "plan", "resume") else []
         began = time.monotonic()
-        process = start(*arguments, *report, env=env, output=output)
-        deadline = began + timeout_s
-        peak_mib = 0.0
-        while True:
-            peak_mib = max(peak_mib, _peak_mib(process.pid))
-            pid, status, usage = os.wait4(process.pid, os.WNOHANG)
-            if pid:
-                break
-            if time.monotonic() > deadline:
-                os.killpg(process.pid, signal.SIGKILL)
-                raise AssertionError(f"rowferry {' '.join(arguments)} did not end within {timeout_s} s")
-            time.sleep(0.01)
-        process.returncode = os.waitstatus_to_exitcode(status)
+        take = _cold if cold else _warm
+        code, cpu_s, peak_mib = take((*arguments, *report), env, output, timeout_s)
         output.seek(0)
         text = output.read()
         seen = json.loads(path.read_text()) if path.exists() else None
-        finished = Run(process.returncode, text, seen, time.monotonic() - began, usage, peak_mib)
+        finished = Run(code, text, seen, time.monotonic() - began, cpu_s, peak_mib)
     if expect is not None:
         assert finished.code == expect, f"exit {finished.code}, not {expect}: {finished.output[-2000:]}"
     return finished
 
 
+def _cold(
+    arguments: tuple[str, ...], env: dict[str, str] | None, output: Any, timeout_s: float
+) -> tuple[int, float, float]:
+    """Runs a command from its very start; gives exit code, CPU seconds and peak memory in MiB."""
+    process = start(*arguments, env=env, output=output)
+    deadline = time.monotonic() + timeout_s
+    peak_mib = 0.0
+    while True:
+        peak_mib = max(peak_mib, _peak_mib(process.pid))
+        pid, status, usage = os.wait4(process.pid, os.WNOHANG)
+        if pid:
+            break
+        if time.monotonic() > deadline:
+            _give_up(process.pid, arguments, timeout_s)
+        time.sleep(0.01)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    return process.returncode, usage.ru_utime + usage.ru_stime, peak_mib
+
+
+def _warm(
+    arguments: tuple[str, ...], env: dict[str, str] | None, output: Any, timeout_s: float
+) -> tuple[int, float, float]:
+    """The same of one that begins with the libraries loaded, and whose memory nobody looks at."""
+    process = warm.start(arguments, {**os.environ, **(env or {})}, output)
+    ended = process.ended(timeout_s)
+    if ended is None:
+        _give_up(process.pid, arguments, timeout_s)
+    assert ended is not None
+    return (*ended, 0.0)
+
+
+def _give_up(pid: int, arguments: tuple[str, ...], timeout_s: float) -> None:
+    os.killpg(pid, signal.SIGKILL)
+    raise AssertionError(f"rowferry {' '.join(arguments)} did not end within {timeout_s} s")
+
+
 def run_and_kill(*arguments: str, after_s: float) -> int | None:
     """Starts the command and kills it with SIGKILL; returns its exit code if it had ended by itself."""
-    process = start(*arguments)
-    try:
-        return process.wait(after_s)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        return None
+    process = warm.start(arguments, dict(os.environ), None)
+    if (ended := process.ended(after_s)) is not None:
+        return ended[0]
+    os.killpg(process.pid, signal.SIGKILL)
+    process.ended(None)
+    return None
 
 
 def kill_at_every_failpoint(arguments: list[str], fresh: Callable[[], None], check: Callable[[Run], None]) -> int:

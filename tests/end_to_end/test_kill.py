@@ -124,6 +124,7 @@ def make(kind: str, request: pytest.FixtureRequest, folder: pathlib.Path) -> Any
 KINDS = ["sqlite_duckdb", "postgres_postgres", "postgres_parquet"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_kill_at_every_failpoint_then_again_ends_exact(
     kind: str, request: pytest.FixtureRequest, tmp_path: pathlib.Path
@@ -133,6 +134,7 @@ def test_kill_at_every_failpoint_then_again_ends_exact(
     assert places > 12, "too few places for a crash between any two steps to be met"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_kill_twice_at_random_instants_then_again_ends_exact(
     kind: str, request: pytest.FixtureRequest, tmp_path: pathlib.Path

@@ -172,6 +172,7 @@ KINDS: dict[str, Callable[[pytest.FixtureRequest, pathlib.Path], Pair]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["replace_mysql", "append_mysql", "mysql_postgres"])
 def test_kill_at_every_failpoint_then_again_ends_exact(
     kind: str, request: pytest.FixtureRequest, tmp_path: pathlib.Path
@@ -182,6 +183,7 @@ def test_kill_at_every_failpoint_then_again_ends_exact(
     assert places > 12, "too few places for a crash between any two steps to be met"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["postgres_mysql", "append_mysql", "mysql_postgres"])
 def test_kill_twice_at_random_instants_then_again_ends_exact(
     kind: str, request: pytest.FixtureRequest, tmp_path: pathlib.Path

@@ -176,6 +176,7 @@ def test_any_number_of_workers_gives_what_the_model_gives(
     assert again.table("people")["equal"] is True
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", PAIRS)
 def test_kill_at_random_instants_then_again_ends_exact(
     make: MakeEnds, request: pytest.FixtureRequest, tmp_path: pathlib.Path
@@ -215,12 +216,13 @@ def test_kill_after_some_chunks_then_resume_by_name_counts_all_of_them(
     assert ends.rows() == expected()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", PAIRS)
 def test_several_tables_out_of_one_survive_a_kill_at_every_place(
     make: MakeEnds, request: pytest.FixtureRequest, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ends = make(request, tmp_path)
-    monkeypatch.setenv("ROWFERRY_CHUNK_BYTES", "300000")
+    monkeypatch.setenv("ROWFERRY_CHUNK_BYTES", "400000")  # two chunks: each step before, between and after
     (tmp_path / "parting.py").write_text(
         "import pyarrow as pa\n"
         "def part(batch):\n"
