@@ -101,6 +101,22 @@ def test_files_of_a_chunk_that_was_killed_between_two_of_them_land_once(
     assert not list(out.glob("*/*.tmp"))
 
 
+@pytest.mark.parametrize(("mode", "times"), [("replace", 1), ("truncate", 1), ("append", 2)])
+def test_further_tables_that_stand_already_are_fed_once_in_every_mode(
+    mode: str, times: int, source: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    out = tmp_path / "out"
+    copy = arguments(source, f"parquet:///{out}", "some", "--workers", "1")
+    ferry.run(*copy, expect=0)
+    for failpoint in ("published beside:2", "marked:2"):
+        assert ferry.run(*copy, "--mode", mode, env={"ROWFERRY_FAILPOINT": failpoint}).code == -9
+    run = ferry.run(*copy, "--mode", mode, expect=0)
+    assert all(table["equal"] for table in (run.report or {})["tables"])
+    assert ids_in(out / "s", "parquet") == sorted([*range(ROWS)] * times)
+    assert ids_in(out / "few", "parquet") == sorted([*FEW] * times)
+    assert sorted(path.name for path in out.iterdir()) == ["_rowferry", "few", "s"]
+
+
 def test_a_further_file_of_a_killed_try_goes_where_the_next_try_has_none(
     source: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
