@@ -56,7 +56,7 @@ def test_what_comes_slowly_is_waited_for_a_moment_at_the_most(pair: tuple[socket
         server.sendall(b"abc")
         began = time.monotonic()
         assert gathering.receive_into(view) == 3
-        assert time.monotonic() - began < 100 * GATHER_WAIT_S
+        assert time.monotonic() - began < 2.5  # half of the patience, on a machine that does other things too
         assert gathering.on
 
 

@@ -184,11 +184,19 @@ def exhaust(rows: Rows) -> None:
         pass
 
 
+def wait_for_the_end_of(number: int, server: mysql_servers.Mariadb) -> None:
+    until = time.monotonic() + 10
+    while server.execute(f"SELECT id FROM information_schema.processlist WHERE id = {number}"):
+        assert time.monotonic() < until, "the server goes on for nobody"
+        time.sleep(0.02)
+
+
 def test_idle_connection_that_the_server_has_left_is_a_transient_error(
     connection: Any, mysql_server: mysql_servers.Mariadb
 ) -> None:
-    mysql_server.execute(f"KILL {connection.thread_id()}")
-    time.sleep(0.2)
+    number = connection.thread_id()
+    mysql_server.execute(f"KILL {number}")
+    wait_for_the_end_of(number, mysql_server)
     with pytest.raises(SourceError) as caught:
         rows_of(connection, "SELECT 1", [Type("int32")])
     assert caught.value.transient
@@ -201,10 +209,7 @@ def test_early_close_ends_the_statement_on_the_server(connection: Any, mysql_ser
     next(rows)
     rows.close()
     assert not connection.open
-    until = time.monotonic() + 10
-    while mysql_server.execute(f"SELECT id FROM information_schema.processlist WHERE id = {number}"):
-        assert time.monotonic() < until, "the server goes on reading for nobody"
-        time.sleep(0.05)
+    wait_for_the_end_of(number, mysql_server)
 
 
 def test_warnings_of_the_statement_are_counted(connection: Any) -> None:

@@ -239,12 +239,14 @@ def test_a_killed_query_is_tried_again_on_the_same_snapshot(
         mysql_server.execute("DELETE FROM t", database=database)
 
         def kill() -> None:
-            time.sleep(0.5)
-            (number,) = mysql_server.execute(
-                f"SELECT id FROM information_schema.processlist WHERE db = '{database}' AND info LIKE '%SLEEP(20%' "
-                "AND id <> CONNECTION_ID()"
-            )[0]
-            mysql_server.execute(f"KILL QUERY {number}")
+            until, found = time.monotonic() + 15, []
+            while not found and time.monotonic() < until:
+                time.sleep(0.02)
+                found = mysql_server.execute(
+                    f"SELECT id FROM information_schema.processlist WHERE db = '{database}' AND info LIKE '%SLEEP(20%' "
+                    "AND id <> CONNECTION_ID()"
+                )
+            mysql_server.execute(f"KILL QUERY {found[0][0]}")
 
         thread = threading.Thread(target=kill)
         thread.start()
