@@ -6,7 +6,6 @@ import os
 import pathlib
 import sqlite3
 import subprocess
-import threading
 import time
 from typing import Any
 
@@ -310,6 +309,18 @@ def test_target_triggers_are_a_blocker_without_a_policy(postgres_server: Any, tm
         assert c.execute("select tgenabled::text from pg_trigger where tgname = 'loud'").fetchone() == ("O",)
 
 
+def wait_for_a_job(target: str) -> None:
+    """Waits until a job stands in the target's ledger (30 s at the most): a command that listens to signals."""
+    until = time.monotonic() + 30
+    with psycopg.connect(target, autocommit=True) as c:
+        while time.monotonic() < until:
+            made = c.execute("select to_regclass('rowferry.chunks') is not null").fetchone()
+            if made == (True,) and c.execute("select count(*) from rowferry.chunks").fetchone() != (0,):
+                return
+            time.sleep(0.02)
+    raise AssertionError("no job was begun")
+
+
 @pytest.mark.server
 def test_sigterm_exits_5_and_the_same_command_goes_on(postgres_server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ROWFERRY_CHUNK_BYTES", "200000")
@@ -318,10 +329,9 @@ def test_sigterm_exits_5_and_the_same_command_goes_on(postgres_server: Any, monk
         c.execute("create table t as select g id, md5(g::text) v from generate_series(1, 400000) g")
         c.execute("alter table t add primary key (id)")
     process = ferry.start("copy", source, target)
-    timer = threading.Timer(1.2, process.terminate)
-    timer.start()
+    wait_for_a_job(target)
+    process.terminate()
     code = process.wait(60)
-    timer.cancel()
     assert code in (0, 5)
     run = ferry.run("copy", source, target)
     assert run.code == (0 if code == 5 else 2), run.output
@@ -338,13 +348,7 @@ def test_second_process_exits_2_while_the_first_lives(postgres_server: Any, monk
         c.execute("alter table t add primary key (id)")
     process = ferry.start("copy", source, target)
     try:
-        deadline = time.monotonic() + 30
-        with psycopg.connect(target, autocommit=True) as c:
-            while time.monotonic() < deadline:
-                made = c.execute("select to_regclass('rowferry.chunks') is not null").fetchone()
-                if made == (True,):
-                    break
-                time.sleep(0.02)
+        wait_for_a_job(target)
         second = ferry.run("copy", source, target)
         assert process.poll() is not None or second.code == 2, second.output
     finally:
