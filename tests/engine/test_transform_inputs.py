@@ -145,3 +145,21 @@ def test_verify_without_now_asks_no_ledger(ends: Ends) -> None:
     report = rowferry.verify(*ends.urls, specs={"c": spec}, folder=str(ends.folder))
     assert report.exit_code == 0
     assert not any("start of job" in note for note in report.notes)
+
+
+def test_retry_takes_a_mended_look_up_table_and_no_other_key(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = {**SPEC, "lookups": [{**SPEC["lookups"][0], "missing": "quarantine"}]}
+    (ends.folder / "areas.csv").write_text(AREAS.replace("3,Area 3\n", ""))
+    report = ends.copy(spec, on_error="quarantine", job="nightly")
+    assert report.tables[0].rows_quarantined == ROWS // 10
+    (ends.folder / "areas.csv").write_text(AREAS)
+    monkeypatch.setenv("RF_TEST_KEY", KEY[::-1])
+    rowferry.retry_quarantined(ends.urls[1], "nightly")
+    assert ends.rows("select count(*) from c where area = '3'") == [(0,)]
+    reasons = ends.rows("select distinct reason from rowferry_quarantine")
+    assert any("key in RF_TEST_KEY is another one" in reason for (reason,) in reasons)
+    monkeypatch.setenv("RF_TEST_KEY", KEY)
+    rowferry.retry_quarantined(ends.urls[1], "nightly")
+    assert ends.rows("select count(*), count(distinct mail) from c where area_name = 'Area 3'") == [
+        (ROWS // 10, ROWS // 10)
+    ]
