@@ -412,3 +412,11 @@ def test_many_keys_are_asked_about_by_several_threads(
     assert any("of 20,000 keys no two are one there" in note for note in notes)
     with pytest.raises(RowferryError, match="1 such keys"):
         rowferry.copy(plain_source(tmp_path, [*keys, "K" * 50 + "19999"]), url, workers=3)
+
+
+def test_asking_reads_no_faster_than_the_rate(tmp_path: pathlib.Path) -> None:
+    with contextlib.closing(sqlite3.connect(tmp_path / "b.db")) as c, c:
+        c.execute("CREATE TABLE t (a text COLLATE NOCASE PRIMARY KEY NOT NULL, v integer)")
+    source = plain_source(tmp_path, [f"k{i}" for i in range(2_000)])
+    report = rowferry.copy(source, f"sqlite:///{tmp_path}/b.db", max_rows_per_s=2_000)
+    assert report.seconds >= 2, "2,000 keys, and then 2,000 rows"

@@ -275,9 +275,9 @@ class Copy:
             return
         from rowferry.engine import colliding
 
-        answers = colliding.ask(
-            source, target, findings.loose_keys, self._request, self._stop, lambda text: self._on_event(Note(text))
-        )
+        with self._held_back.watching(source, target, self._stop):
+            held, say = self._held_back.reads(source), lambda text: self._on_event(Note(text))
+            answers = colliding.ask(held, target, findings.loose_keys, self._request, self._stop, say)
         findings.blockers += answers.blockers
         findings.require_none()
         self._notes += answers.notes
