@@ -163,3 +163,15 @@ def test_retry_takes_a_mended_look_up_table_and_no_other_key(ends: Ends, monkeyp
     assert ends.rows("select count(*), count(distinct mail) from c where area_name = 'Area 3'") == [
         (ROWS // 10, ROWS // 10)
     ]
+
+
+def test_verify_of_several_tables_finds_the_start_of_each(ends: Ends) -> None:
+    with sqlite3.connect(ends.folder / "source.db") as c:
+        c.execute("create table d as select * from c")
+    c.close()
+    later = {"set": {"loaded_at": "now()"}}
+    ends.copy(tables=["c"], specs={"c": STAMPED})
+    ends.copy(tables=["d"], specs={"d": later})
+    report = rowferry.verify(*ends.urls, specs={"c": STAMPED, "d": later}, folder=str(ends.folder))
+    assert [t.equal for t in report.tables] == [True, True]
+    assert len({note.partition("now() is ")[2] for note in report.notes}) == 2

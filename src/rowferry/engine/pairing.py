@@ -19,6 +19,7 @@ from rowferry.stages import digest
 from rowferry.types import TEXTS, Type
 
 if TYPE_CHECKING:
+    from rowferry.engine.job_starts import Begun
     from rowferry.engine.transforming import Asked, Passage
 
 
@@ -51,13 +52,14 @@ def pair(source: Source, target: Source, request: Request, written: Target) -> P
     chosen = planner.choose_tables(source, request)
     partners = _partners(chosen, target, request, pairs)
     asked = planner.asked_for([name for name, _ in chosen], request)
+    begun = _begun_in(written, request, pairs) if asked else None
     fed: set[TableName] = set()
     for name, partner in partners.items():
         table = source.describe(name, census=True)
         if table is None:
             raise ConfigError("no such table in the source", table=str(name))
         if name in asked:
-            fed |= _pair_passed(table, partner, asked[name], target, request, pairs, written)
+            fed |= _pair_passed(table, partner, asked[name], target, request, pairs, begun)
         elif (other := _described(target, partner)) is None:
             pairs.absent.append(table)
         else:
@@ -67,17 +69,23 @@ def pair(source: Source, target: Source, request: Request, written: Target) -> P
     return pairs
 
 
+def _begun_in(written: Target, request: Request, pairs: Pairs) -> Begun:
+    from rowferry.engine import job_starts
+
+    return job_starts.begun_in(written, request, pairs.notes)
+
+
 def _described(target: Source, name: TableName) -> Table | None:
     with blamed_on_target():
         return target.describe(name, census=True)
 
 
 def _pair_passed(
-    source: Table, partner: TableName, asked: Asked, target: Source, request: Request, pairs: Pairs, written: Target
+    source: Table, partner: TableName, asked: Asked, target: Source, request: Request, pairs: Pairs, begun: Begun | None
 ) -> set[TableName]:
     """Pairs what comes out of a source table's transform and dedup with the tables that it goes to; returns those
     beside its own."""
-    from rowferry.engine import job_starts, transforming
+    from rowferry.engine import transforming
 
     if not asked.transforms:
         other = _described(target, partner)
@@ -86,7 +94,6 @@ def _pair_passed(
         else:
             _pair_output(planner.without_wire(source), source, other, asked, None, 0, request, pairs)
         return set()
-    begun = job_starts.begun_in(written, request, pairs.notes)
     passage = planner.passage(source, asked, request, lambda: _described(target, partner), begun)
     if passage.in_the_way:
         reasons = tuple(f"column {r.column!r}: {r.reason}" for r in passage.in_the_way)
