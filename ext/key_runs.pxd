@@ -9,7 +9,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t, uint8_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset, strlen
 
-from key_table cimport KEY_BYTES, Key, Table, key_home, key_less
+from key_table cimport Slot, Table, Tables, key_home, owner_of
 
 
 cdef extern from * nogil:
@@ -22,6 +22,11 @@ cdef extern from * nogil:
     #include <stdlib.h>
     #include <sys/types.h>
     #include <unistd.h>
+    /* Packed: its alignment is 1, and a key on disk has 20 bytes. */
+    typedef struct __attribute__((packed)) { uint64_t high; uint64_t low; uint32_t owner; } rf_key;
+    static inline int rf_key_less(uint64_t a, uint64_t b, uint64_t c, uint64_t d) {
+      return a < c || (a == c && b < d);
+    }
     /* A file without a name: it is gone with the process, however that ends. */
     static inline int rf_unnamed_file(char* path) {
       int fd = mkstemp(path);
@@ -38,6 +43,11 @@ cdef extern from * nogil:
       return 1ULL << (x >> 58) | 1ULL << (x >> 52 & 63) | 1ULL << (x >> 46 & 63) | 1ULL << (x >> 40 & 63);
     }
     """
+    ctypedef struct Key "rf_key":
+        uint64_t high
+        uint64_t low
+        uint32_t owner
+    bint key_less "rf_key_less"(uint64_t high, uint64_t low, uint64_t other_high, uint64_t other_low) noexcept
     int unnamed_file "rf_unnamed_file"(char* path) noexcept
     void set_errno "rf_set_errno"(int value) noexcept
     uint64_t filter_bits "rf_filter_bits"(uint64_t low) noexcept
@@ -52,6 +62,7 @@ cdef enum:
     KEYS_MEMORY = -1
     KEYS_FILE = -2     # errno says why
 
+    KEY_BYTES = 20
     BLOCK_KEYS = 204
     BLOCK_BYTES = 4080   # BLOCK_KEYS × KEY_BYTES: one page of a disk
     RUNS_MAX = 6
@@ -129,7 +140,47 @@ cdef inline int open_unnamed(const char* folder, int* fd) noexcept nogil:
     return KEYS_GOOD if fd[0] >= 0 else KEYS_FILE
 
 
+# --- keys of tables ------------------------------------------------------------------------------
+
+# A place in tables.
+cdef struct Walk:
+    int table
+    int64_t slot
+
+
+cdef inline bint next_key(const Tables* tables, Walk* walk, Key* key) noexcept nogil:
+    """The next key of the tables, in ascending order; False where there is none."""
+    cdef const Table* table
+    cdef const Slot* slot
+    while walk.table < tables.count:
+        table = tables.first + walk.table
+        while walk.slot < table.slots:
+            slot = table.keys + walk.slot
+            walk.slot += 1
+            if slot.tag:
+                key.high = <uint64_t> (tables.number + walk.table) << 56 | slot.left >> 8
+                key.low = slot.left << 56 | slot.right >> 8
+                key.owner = owner_of(slot)
+                return True
+        walk.table += 1
+        walk.slot = 0
+    return False
+
+
+cdef inline int64_t keys_of_tables(const Tables* tables) noexcept nogil:
+    cdef int64_t total = 0
+    cdef int i
+    for i in range(tables.count):
+        total += tables.first[i].count
+    return total
+
+
 # --- looking up ----------------------------------------------------------------------------------
+
+cdef inline uint64_t filter_word(const Run* run, uint64_t high) noexcept nogil:
+    """The word of a filter that a key has bits in; the first byte of a partition's keys is much the same."""
+    return key_home(high << 8, run.filter_words)
+
 
 cdef inline int run_find(int fd, const Run* run, uint64_t high, uint64_t low, uint32_t* owner) noexcept nogil:
     """The owner of a key in a run, 0 where it is not there."""
@@ -141,7 +192,7 @@ cdef inline int run_find(int fd, const Run* run, uint64_t high, uint64_t low, ui
     owner[0] = 0
     if run.filter_words:
         bits = filter_bits(low)
-        if run.filter[key_home(high, run.filter_words)] & bits != bits:
+        if run.filter[filter_word(run, high)] & bits != bits:
             return KEYS_GOOD
     # The last block that does not begin beyond the key.
     while first < last:
@@ -221,7 +272,7 @@ cdef inline int output_put(Output* out, const Key* key) noexcept nogil:
         out.run.fences[out.run.blocks].low = key.low
         out.run.blocks += 1
     if out.run.filter_words:
-        out.run.filter[key_home(key.high, out.run.filter_words)] |= filter_bits(key.low)
+        out.run.filter[filter_word(&out.run, key.high)] |= filter_bits(key.low)
     (<Key*> out.buffer)[out.buffered] = key[0]
     out.buffered += 1
     out.run.keys += 1
@@ -249,16 +300,15 @@ cdef inline int64_t run_bytes(const Run* run) noexcept nogil:
 
 # --- spilling ------------------------------------------------------------------------------------
 
-cdef inline int write_table(Runs* runs, const Table* table, int64_t filter_bytes) noexcept nogil:
-    """Appends a table as a run. Where it fails, the runs are as they were."""
+cdef inline int write_tables(Runs* runs, const Tables* tables, int64_t filter_bytes) noexcept nogil:
+    """Appends tables as a run. Where it fails, the runs are as they were."""
     cdef Output out
-    cdef int64_t i
-    cdef int code = output_open(&out, runs.fd, runs.file_bytes, table.count, filter_bytes)
-    for i in range(table.slots):
-        if code != KEYS_GOOD:
-            break
-        if table.keys[i].owner:
-            code = output_put(&out, table.keys + i)
+    cdef Walk walk
+    cdef Key key
+    cdef int code = output_open(&out, runs.fd, runs.file_bytes, keys_of_tables(tables), filter_bytes)
+    memset(&walk, 0, sizeof(walk))
+    while code == KEYS_GOOD and next_key(tables, &walk, &key):
+        code = output_put(&out, &key)
     if code == KEYS_GOOD:
         code = output_flush(&out)
     if code != KEYS_GOOD:
@@ -293,21 +343,22 @@ cdef inline int input_fill(Input* input_, int fd, const Run* run) noexcept nogil
     )
 
 
-cdef inline int merge_into(Runs* runs, const Table* table, Output* out, Input* inputs) noexcept nogil:
-    """Writes all runs and the table as one run: of a key that comes several times the newest."""
-    cdef int64_t slot = 0
+cdef inline int merge_into(Runs* runs, const Tables* tables, Output* out, Input* inputs) noexcept nogil:
+    """Writes all runs and the tables as one run: of a key that comes several times the newest."""
+    cdef Walk walk
+    cdef Key newest, taken
     cdef const Key* best
     cdef const Key* one
-    cdef Key taken
     cdef int i, code
+    cdef bint there
+    memset(&walk, 0, sizeof(walk))
+    there = next_key(tables, &walk, &newest)
     for i in range(runs.count):
         code = input_fill(inputs + i, runs.fd, runs.run + i)
         if code != KEYS_GOOD:
             return code
     while True:
-        while slot < table.slots and table.keys[slot].owner == 0:
-            slot += 1
-        best = table.keys + slot if slot < table.slots else NULL
+        best = &newest if there else NULL
         for i in range(runs.count - 1, -1, -1):
             if inputs[i].at < inputs[i].there:
                 one = (<const Key*> inputs[i].block) + inputs[i].at
@@ -319,8 +370,8 @@ cdef inline int merge_into(Runs* runs, const Table* table, Output* out, Input* i
         code = output_put(out, &taken)
         if code != KEYS_GOOD:
             return code
-        if slot < table.slots and table.keys[slot].high == taken.high and table.keys[slot].low == taken.low:
-            slot += 1
+        if there and newest.high == taken.high and newest.low == taken.low:
+            there = next_key(tables, &walk, &newest)
         for i in range(runs.count):
             if inputs[i].at < inputs[i].there:
                 one = (<const Key*> inputs[i].block) + inputs[i].at
@@ -333,12 +384,12 @@ cdef inline int merge_into(Runs* runs, const Table* table, Output* out, Input* i
 
 
 cdef inline int merge_runs(
-    Runs* runs, const Table* table, const char* folder, int64_t filter_bytes
+    Runs* runs, const Tables* tables, const char* folder, int64_t filter_bytes
 ) noexcept nogil:
-    """Merges all runs and the table into one run in a new file. Where it fails, the runs stay, slower to search."""
+    """Merges all runs and the tables into one run in a new file. Where it fails, the runs stay, slower to search."""
     cdef Output out
     cdef Input inputs[RUNS_MAX]
-    cdef int64_t keys_max = table.count
+    cdef int64_t keys_max = keys_of_tables(tables)
     cdef uint8_t* blocks
     cdef int fd = -1, i, code = open_unnamed(folder, &fd)
     if code != KEYS_GOOD:
@@ -357,7 +408,7 @@ cdef inline int merge_runs(
     if code == KEYS_GOOD:
         for i in range(runs.count):
             inputs[i].block = blocks + i * BLOCK_BYTES
-        code = merge_into(runs, table, &out, inputs)
+        code = merge_into(runs, tables, &out, inputs)
     free(blocks)
     if code != KEYS_GOOD:
         output_abandon(&out)
@@ -374,12 +425,12 @@ cdef inline int merge_runs(
     return KEYS_GOOD
 
 
-cdef inline int spill(Runs* runs, const Table* table, const char* folder, int64_t filter_bytes_max) noexcept nogil:
-    """Writes a table to disk, as a run of its own or together with those that are there."""
+cdef inline int spill(Runs* runs, const Tables* tables, const char* folder, int64_t filter_bytes_max) noexcept nogil:
+    """Writes tables to disk, as a run of its own or together with those that are there."""
     cdef int64_t left = filter_bytes_max
     cdef int i, code
     if runs.count == RUNS_MAX:
-        return merge_runs(runs, table, folder, filter_bytes_max)
+        return merge_runs(runs, tables, folder, filter_bytes_max)
     if runs.fd < 0:
         code = open_unnamed(folder, &runs.fd)
         if code != KEYS_GOOD:
@@ -387,7 +438,7 @@ cdef inline int spill(Runs* runs, const Table* table, const char* folder, int64_
             return code
     for i in range(runs.count):
         left -= run_bytes(runs.run + i)
-    return write_table(runs, table, left if left > 0 else 0)
+    return write_tables(runs, tables, left if left > 0 else 0)
 
 
 cdef inline void runs_free(Runs* runs) noexcept nogil:

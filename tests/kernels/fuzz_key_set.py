@@ -17,7 +17,8 @@ from rowferry._native.key_set import MEMORY_BYTES_MIN, KeySet
 
 def against_twin(rng: random.Random) -> int:
     """One set and its twin; returns the calls that were made."""
-    kernel, twin = KeySet(MEMORY_BYTES_MIN * rng.choice([1, 1, 40]), tempfile.gettempdir()), ReferenceKeySet()
+    memory_bytes, rows = MEMORY_BYTES_MIN * rng.choice([1, 1, 40]), rng.choice([0, 0, 1000, 10**6, 2**47])
+    kernel, twin = KeySet(memory_bytes, tempfile.gettempdir(), rows), ReferenceKeySet()
     universe, shift = rng.choice([10, 5_000, 200_000]), rng.choice([0, 17, 60, 64, 100])
     calls = rng.randrange(1, 60)
     for owner in range(1, calls + 1):

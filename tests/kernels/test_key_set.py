@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kernels.key_set_reference import ReferenceKeySet, bits
-from rowferry._native.key_set import EARLIER_MAX, MEMORY_BYTES_MIN, KeySet
+from rowferry._native.key_set import EARLIER_MAX, MEMORY_BYTES_MIN, OWNER_MAX, ROWS_MAX, KeySet
 
 MIB = 1 << 20
 
@@ -107,6 +107,54 @@ def test_claim_millions_of_keys_in_a_few_mb_stays_exact_and_bounded(tmp_path: pa
     assert kernel.disk_bytes == 0
 
 
+@given(st.integers(0, 2**32), st.sampled_from([1, 1000, 60_000, 2**47]))
+@settings(max_examples=8, deadline=None)
+def test_claim_with_any_number_of_rows_expected_answers_as_the_twin(seed: int, rows: int) -> None:
+    rng = random.Random(seed)
+    kernel, twin = KeySet(4 * MIB, "/tmp", rows), ReferenceKeySet()
+    for owner in range(1, 13):
+        numbers = [rng.randrange(2**64) if rng.random() < 0.7 else rng.randrange(9000) for _ in range(5000)]
+        both(kernel, twin, keys_of([n << 50 for n in numbers]), owner, (owner - 1,) if owner > 1 else ())
+    assert kernel.memory_bytes < 4.4 * MIB
+
+
+def test_key_set_that_knows_its_rows_takes_24_bytes_for_each_that_is_new(tmp_path: pathlib.Path) -> None:
+    rng = random.Random(4)
+    for repeats, bytes_each in ((1, 24), (4, 32)):  # repeats that come at once are taken for fewer than they are
+        kernel = KeySet(256 * MIB, str(tmp_path), repeats * 20 * 65_536)
+        for _ in range(20):
+            part = rng.randbytes(16 * 65_536)
+            for _ in range(repeats):
+                kernel.claim(part, 1)
+        assert len(kernel) == 20 * 65_536
+        assert kernel.memory_bytes <= bytes_each * len(kernel)
+
+
+def unmixed(high: int, low: int) -> bytes:
+    """The key whose place is ``high``: rf_key_mix of ext/key_table.pxd, backwards."""
+    mask = 2**64 - 1
+
+    def unshifted(x: int) -> int:
+        return x ^ x >> 33  # of 64 bits: twice the shift is beyond
+
+    x = unshifted(high) * pow(0xC4CEB9FE1A85EC53, -1, 2**64) & mask
+    x = unshifted(x) * pow(0xFF51AFD7ED558CCD, -1, 2**64) & mask
+    return ((unshifted(x) - low * 0x9E3779B97F4A7C15) & mask).to_bytes(8, "big") + low.to_bytes(8, "big")
+
+
+@pytest.mark.parametrize("high", [0, 2**64 - 1, 0x7F_FFFF_FFFF_FFFF_FF, 0x80_0000_0000_0000_00])
+def test_claim_keys_that_all_have_one_place_answers_as_the_twin(high: int, tmp_path: pathlib.Path) -> None:
+    """No capacity spreads them, and at a table's end there is no room for them."""
+    rng, kernel, twin = random.Random(high), KeySet(MEMORY_BYTES_MIN, str(tmp_path)), ReferenceKeySet()
+    lows = [rng.randrange(2**64 if n % 2 else 2**56) for n in range(3000)]
+    for owner in range(1, 7):
+        keys = b"".join(
+            unmixed(max(0, high - n % 2 * (owner % 2)), low) for n, low in enumerate(rng.sample(lows, 1500))
+        )
+        both(kernel, twin, keys, owner, tuple(range(1, owner, 2)))
+    assert bits(kernel.contains(keys)[0], len(keys) // 16) == twin.contains(keys)
+
+
 def test_key_set_at_its_usual_load_takes_24_bytes_a_key(tmp_path: pathlib.Path) -> None:
     rng = random.Random(3)
     kernel = KeySet(256 * MIB, str(tmp_path))
@@ -142,7 +190,7 @@ def test_claim_by_many_threads_each_key_has_one_owner(tmp_path: pathlib.Path) ->
     [
         (b"x" * 15, 1, ()),
         (b"", 0, ()),
-        (b"", 2**32, ()),
+        (b"", OWNER_MAX + 1, ()),
         (b"", -1, ()),
         (b"", 1, (0,)),
         (b"", 1, range(1, EARLIER_MAX + 2)),
@@ -156,6 +204,9 @@ def test_claim_of_what_makes_no_sense_is_refused(keys: bytes, owner: int, earlie
 def test_key_set_with_too_small_a_budget_is_refused() -> None:
     with pytest.raises(ValueError, match="1048576"):
         KeySet(MEMORY_BYTES_MIN - 1, "/tmp")
+    for rows in (-1, ROWS_MAX):
+        with pytest.raises(ValueError, match="rows"):
+            KeySet(MIB, "/tmp", rows)
 
 
 def test_claim_after_close_is_refused(tmp_path: pathlib.Path) -> None:
