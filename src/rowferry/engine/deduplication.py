@@ -182,6 +182,8 @@ def open_dedups(
                 [c.comparison for c in table.columns],
                 memory_bytes // len(asked),
                 ranked=is_ranked(table),
+                # What a catalog says; a condition or a transform may leave fewer, which then have too much room.
+                rows_expected=max(0, table.source.rows) if table.where is None else 0,
             )
             if duplicates is not None:
                 one.taker_of = functools.partial(duplicates.of, table)

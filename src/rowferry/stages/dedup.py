@@ -21,6 +21,7 @@ from rowferry import compute as pc
 from rowferry._native.key_set import MEMORY_BYTES_MIN, KeySet
 from rowferry.errors import ConfigError, TargetError
 from rowferry.model import Comparison
+from rowferry.stages.ascents import Ascents, ascent_of
 from rowferry.stages.digest import Digester, digest_array, digest_bytes
 from rowferry.stages.spec import Dedup
 
@@ -30,6 +31,8 @@ Answer = TypeVar("Answer")
 BEFORE = 1
 #: Shares of a table's memory where winners are known: claims, contested keys, winning rows.
 _SHARES = 3
+#: The part of a table's memory for keys that are put down as they ascend, a byte or two each; the set has the rest.
+_ASCENTS_PART = 8
 
 
 class Dropped(Protocol):
@@ -102,7 +105,7 @@ class TableDedup:
 
     columns, comparisons: of the batches that ``filter`` takes, in the target's types.
     memory_bytes: for keys; beyond that they go to temporary files in ``folder``.
-    winners: with ``keep = "first by"`` and ``"last by"``.
+    ranked: with ``keep = "first by"`` and ``"last by"``. rows_expected: as far as one knows (0: one does not).
     """
 
     def __init__(
@@ -113,22 +116,33 @@ class TableDedup:
         memory_bytes: int,
         *,
         ranked: bool = False,
+        rows_expected: int = 0,
         folder: str | None = None,
     ) -> None:
         self.dedup = dedup
         self.columns = tuple(columns)
         self.comparisons = tuple(comparisons)
         self.folder = folder or tempfile.gettempdir()
-        share = memory_bytes // (_SHARES if ranked else 1)
-        self._share = share
-        self.claims = _key_set(share, self.folder)
+        share = self._share = memory_bytes // (_SHARES if ranked else 1)
+        #: Of a table with one whole number as its key, what need not be in the set of claims.
+        self._ascents: Ascents | None = None
+        if not ranked and self._ascends():
+            self._ascents = Ascents(share // _ASCENTS_PART)
+            share -= share // _ASCENTS_PART
+        # With winners, only keys of rows that others have as well are claimed: nobody knows how many.
+        self.claims = _key_set(share, self.folder, 0 if ranked else rows_expected)
         self.winners = Winners(share, self.folder) if ranked else None
         self._lock = threading.Lock()
+        self._opening = threading.Lock()
         self._owner = BEFORE
         #: Gives what takes the rows that a try of a chunk leaves out.
         self.taker_of: Callable[[int], Dropped] | None = None
         #: Owners of the tries of each chunk.
         self._tries: dict[int, list[int]] = {}
+
+    def _ascends(self) -> bool:
+        by = self.dedup.by or self.columns
+        return len(by) == 1 and pa.types.is_signed_integer(self.comparisons[self.columns.index(by[0])].target.arrow)
 
     def keys(self) -> Keys:
         """Digests of what is claimed: of the key columns, with winners of the whole row. One for each thread."""
@@ -136,11 +150,32 @@ class TableDedup:
 
     def know(self, keys: bytes) -> None:
         """Claims what finished chunks, or the target, have already. Thread-safe. Raises TargetError."""
+        self._ascents = None  # nobody knows what lies between
         _asked(lambda: self.claims.claim(keys, BEFORE), self.folder)
 
     def knows(self, keys: bytes) -> pa.BooleanArray:
         """n booleans: whether a key of 16 bytes is claimed. Thread-safe. Raises TargetError."""
         return _mask(_asked(lambda: self.claims.contains(keys), self.folder)[0], len(keys) // 16)
+
+    def ascend(self, batch: pa.RecordBatch, keys: Keys, owner: int) -> bool:
+        """Claims all keys of a batch at once, where they lie apart from all others; False where they have to be
+        claimed one by one, which they can be then. Thread-safe. Raises TargetError."""
+        ascents = self._ascents
+        if ascents is None:
+            return False
+        column = batch.column(keys.places[0])
+        one = ascent_of(column, owner)
+        with self._opening:
+            if one is not None and ascents.add(one):
+                return True
+            bounds = pc.min_max(column).as_py()
+            if bounds["min"] is None:
+                return False  # NULLs alone
+            for other in ascents.open(bounds["min"], bounds["max"]):
+                numbers = pa.RecordBatch.from_arrays([other.numbers(column.type)], names=[""])
+                digests = self.keys().of_narrow(numbers)
+                _asked(lambda: self.claims.claim(digests, other.owner), self.folder)  # noqa: B023 - called at once
+        return False
 
     def rank(self, keys: bytes, rows: bytes) -> None:
         """Gives some of the winners. Raises TargetError."""
@@ -191,14 +226,14 @@ class ChunkDedup:
         if mask is None:
             return batch
         if left or self._taker is not None:
-            self.left = batch.filter(pc.invert(mask))
+            self.left = pc.filter(batch, pc.invert(mask))
             if self._taker is not None:
                 self._taker.add(self.left)
-        return batch.filter(mask)
+        return pc.filter(batch, mask)
 
     def mask(self, batch: pa.RecordBatch) -> pa.BooleanArray | None:
         """n booleans: the rows that stay; None where all do. Raises as :meth:`filter`."""
-        if not batch.num_rows:
+        if not batch.num_rows or self._table.ascend(batch, self._keys, self._owner):
             return None
         keys = self._keys.of(batch)
         if self._rows is None:
@@ -249,8 +284,8 @@ def _mask(bits: bytes, count: int) -> pa.BooleanArray:
     return pa.Array.from_buffers(pa.bool_(), count, [None, pa.py_buffer(bits)])
 
 
-def _key_set(memory_bytes: int, folder: str) -> KeySet:
-    return KeySet(max(memory_bytes, MEMORY_BYTES_MIN), folder)
+def _key_set(memory_bytes: int, folder: str, rows_expected: int = 0) -> KeySet:
+    return KeySet(max(memory_bytes, MEMORY_BYTES_MIN), folder, rows_expected)
 
 
 def _asked(ask: Callable[[], Answer], folder: str) -> Answer:
