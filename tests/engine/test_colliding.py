@@ -420,3 +420,14 @@ def test_asking_reads_no_faster_than_the_rate(tmp_path: pathlib.Path) -> None:
     source = plain_source(tmp_path, [f"k{i}" for i in range(2_000)])
     report = rowferry.copy(source, f"sqlite:///{tmp_path}/b.db", max_rows_per_s=2_000)
     assert report.seconds >= 2, "2,000 keys, and then 2,000 rows"
+
+
+@pytest.mark.server
+def test_long_keys_are_compared_whole_and_shown_in_part(
+    keyed: Callable[[str, str], tuple[str, Sql]], tmp_path: pathlib.Path
+) -> None:
+    url, _ = keyed("mysql", "a longtext COLLATE utf8mb4_general_ci NOT NULL UNIQUE, v bigint")
+    long = "x" * 70_000
+    blockers = rowferry.plan(plain_source(tmp_path, [long + "a", long.upper() + "A", long + "b"]), url).blockers
+    assert "1 such keys ('XXX" in blockers[0]
+    assert len(blockers[0]) < 1_000

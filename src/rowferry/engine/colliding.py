@@ -25,6 +25,8 @@ from rowferry.model import TablePlan
 
 #: Pairs of keys that a refusal names.
 KEYS_SHOWN = 3
+#: Characters of each.
+KEY_SHOWN = 100
 #: Bytes of keys that are sent at once.
 PART_BYTES = 8 * limits.MIB
 
@@ -200,5 +202,11 @@ def _sentences(found: Collisions) -> list[str]:
 
 
 def _shown(count: int, pairs: Sequence[tuple[str, str]]) -> str:
-    named = ", ".join(f"{one} twice" if one == other else f"{one} and {other}" for one, other in pairs)
+    named = ", ".join(
+        f"{_cut(one)} twice" if one == other else f"{_cut(one)} and {_cut(other)}" for one, other in pairs
+    )
     return f"{count:,} such keys ({named}{', …' if count > len(pairs) else ''})"
+
+
+def _cut(key: str) -> str:
+    return key if len(key) <= KEY_SHOWN else f"{key[:KEY_SHOWN]}…"
