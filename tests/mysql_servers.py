@@ -118,6 +118,8 @@ class Mariadb:
         assert program is not None
         options = [
             "--no-defaults", f"--datadir={self.folder / 'data'}", f"--socket={self.socket}", f"--port={self.port}",
+            # Its own: a server that starts removes from there what looks like left-overs, others' tables too.
+            f"--tmpdir={self.folder}",
             "--bind-address=127.0.0.1", *(["--user=mysql"] if os.geteuid() == 0 else []),
             *(f"--{setting}" for setting in self.settings),
         ]  # fmt: skip
@@ -212,6 +214,7 @@ def start(settings: Sequence[str] = USUAL) -> Mariadb:
     try:
         made = subprocess.run(
             [install, "--no-defaults", *owner, f"--datadir={folder / 'data'}", "--skip-test-db",
+             f"--tmpdir={folder}",
              "--auth-root-authentication-method=normal", "--innodb-log-file-size=96M", "--innodb-use-native-aio=OFF"],
             check=False, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip

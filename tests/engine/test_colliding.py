@@ -155,6 +155,8 @@ def test_the_plan_says_what_the_target_s_own_key_says(
     def check(rows: list[Row]) -> None:
         if engine == "mysql" and "latin1" in name:
             rows = [r for r in rows if r[1] is None or r[1].isascii() or r[1] in ("á", "Á", "ä", "ß")]
+        if name == "postgres char":  # a char(n) holds no spaces at the end: such values are refused by themselves
+            rows = [(n, a and a.rstrip(" "), b) for n, a, b in rows]
         source = source_of(tmp_path, rows)
         taken = True
         try:
