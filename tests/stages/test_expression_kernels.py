@@ -244,12 +244,20 @@ def _conditions(inner: Any) -> Any:
     )
 
 
+TIMES = st.sampled_from(
+    ["o", "w", "z", "'2024-02-29'", "'2024-03-01 12:00:00'", "'2024-03-01T12:00'", "'2024-02-30'",
+     "TIMESTAMP '1999-12-31'", "now()", "today()", "DATE '2000-01-01'", "timestamp '2024-03-01 24:00:00'",
+     "coalesce(o, '2024-02-29')", "coalesce(o, TIMESTAMP '2024-02-29')", "coalesce(w, now())", "o::DATE",
+     "CASE WHEN k THEN w END", "nullif(o, o)"]
+)  # fmt: skip
 CONDITIONS = st.recursive(
     st.builds("{} {} {}".format, OPERANDS, st.sampled_from(["=", "<>", "<", "<=", ">", ">=", "=="]), OPERANDS)
     | st.builds("{} {} {}".format, st.sampled_from(["a", "b", "'x'", "lower(a)"]),
                 st.sampled_from(["=", "<>", "<", ">="]), st.sampled_from(["a", "b", "'x'", "'é'", "upper(b)"]))
     | st.builds("z {} {}".format, st.sampled_from(["=", "<", ">="]),
                 st.sampled_from(["DATE '2024-02-29'", "'2024-03-01'", "'2024-3-1'", "today()", "DATE '2024-02-30'"]))
+    | st.builds("{} {} {}".format, TIMES, st.sampled_from(["=", "<>", "<", ">="]), TIMES)
+    | st.builds("{} BETWEEN {} AND {}".format, TIMES, TIMES, TIMES)
     | st.builds("{} BETWEEN {} AND {}".format, OPERANDS, OPERANDS, OPERANDS)
     | st.builds("{} NOT IN ({}, {})".format, OPERANDS, OPERANDS, OPERANDS)
     | st.builds("a IN ({}, 'x')".format, st.sampled_from(["b", "'é'", "''", "NULL"]))
@@ -293,9 +301,10 @@ ROW = (" Aé", "b", 5, 4, 3, 2, 1, 1, decimal.Decimal("1.50"), decimal.Decimal("
         ("CASE n WHEN 1 THEN 'one' WHEN 5 THEN 'five' END", True), ("n BETWEEN 1 AND 9", True),
         ("n IN (1, 2, 5)", True), ("d * n", True), ("d > 0", True), ("n / i", True), ("d / 1.5", True), ("-n", True),
         ("abs(d)", True), ("round(d * 1.19, 2)", True), ("a LIKE '%A_'", True), ("year(z)", True), ("o::DATE", True),
-        ("d * -1.5", True), ("n = -1", True), ("lower(a || 'é')", False), ("trim(a, 'x')", False), ("a || n", False),
-        ("'a' || 'b'", False), ("a.lower()", False), ("n = 'x'", False), ("md5(a)", False), ("round(x, 2)", False),
-        ("n + 1 -- one", False), ("n =-1", False), ("n + 1 || ''", False), ("random()", False),
+        ("o >= '2024-01-01'", True), ("w < '2024-01-01 10:00:00'", True), ("d * -1.5", True), ("n = -1", True),
+        ("lower(a || 'é')", False), ("trim(a, 'x')", False), ("a || n", False), ("'a' || 'b'", False),
+        ("a.lower()", False), ("n = 'x'", False), ("md5(a)", False), ("round(x, 2)", False), ("n + 1 -- one", False),
+        ("n =-1", False), ("n + 1 || ''", False), ("random()", False),
     ],
 )  # fmt: skip
 def test_kernels_are_made_of_what_they_can_and_of_nothing_else(connection: Any, expression: str, swift: bool) -> None:

@@ -42,6 +42,7 @@ _COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
 _NUMBERS = ("+", "-", "*", "/", "abs", "round")
 #: Days that every calendar has: the years 1 to 9999.
 _FIRST_DAY, _LAST_DAY = -719_162, 2_932_896
+_DAY_US = 86_400_000_000
 #: Items of an IN that are compared one after the other.
 _ITEMS_MAX = 8
 _DECIMAL = re.compile(r"DECIMAL\(([0-9]+),([0-9]+)\)")
@@ -50,7 +51,7 @@ _TYPES = {
     "TINYINT": Type("int8"), "SMALLINT": Type("int16"), "INTEGER": Type("int32"), "BIGINT": Type("int64"),
     "DOUBLE": Type("float64"), "VARCHAR": TEXT,
 }  # fmt: skip
-#: Columns whose values are the same within DuckDB. Times are not among them: some of ours are beyond its range.
+#: Columns whose values are all the same within DuckDB.
 _PLAIN = (*numbers._BITS, *FLOATS, "bool", "date")
 
 
@@ -115,6 +116,9 @@ class _Compiler:
             return Typed(Type(t.kind), _column(index))
         if t.kind == "decimal" and refusal(t) is None:
             return Typed(t, _column(index))
+        if t.kind in ("timestamp", "timestamptz") and t.unit == "us":
+            run = _column(index)
+            return Typed(Type(t.kind, unit="us"), lambda arrays: _plain_times(run(arrays)))
         raise Undecided
 
     def _present(self, kind: str) -> Typed:
@@ -215,16 +219,18 @@ class _Compiler:
         found = _DECIMAL.fullmatch(node.value)
         if node.value == "DATE":
             return self._as_date(node.parts[0])
+        if node.value == "TIMESTAMP":
+            return _time(node.parts[0], "timestamp")
         to = numbers.decimal_type(int(found[1]), int(found[2])) if found else _TYPES[node.value]
         return numbers.cast(self.typed(node.parts[0], ascii_only), to)
 
     def _as_date(self, node: Node) -> Typed:
-        if node.kind == "column" and self._types[node.value].kind == "timestamp":
-            if self._types[node.value].unit != "us":
-                raise Undecided
-            run = _column(node.value)
-            return Typed(Type("date"), lambda arrays: _plain_days(pc.cast(run(arrays), pa.date32())))
-        return _date(node)
+        if node.kind == "text":
+            return _date(node)
+        made = self.typed(node)
+        if made.type.kind != "timestamp":
+            raise Undecided
+        return Typed(Type("date"), lambda arrays: pc.cast(made.run(arrays), pa.date32()))
 
     # What chooses.
 
@@ -324,10 +330,10 @@ class _Compiler:
         if NULL in (parts[0].type, parts[1].type):
             raise Undecided
         for index in (0, 1):
-            # A text beside a date is read as one.
-            node = (left, right)[index]
-            if parts[1 - index].type.kind == "date" and node.kind == "text":
-                parts[index] = _date(node)
+            # A text beside a date or a time is read as one.
+            node, kind = (left, right)[index], parts[1 - index].type.kind
+            if node.kind == "text" and kind in ("date", "timestamp", "timestamptz"):
+                parts[index] = _date(node) if kind == "date" else _time(node, kind)
         function = _COMPARISONS[operator]
         one, other = numbers.compared(*parts)
         return lambda arrays: function(one(arrays), other(arrays))
@@ -367,6 +373,27 @@ def _date(node: Node) -> Typed:
         return constant(datetime.date.fromisoformat(node.value), Type("date"))
     except ValueError:
         raise Undecided from None
+
+
+def _time(node: Node, kind: str) -> Typed:
+    """A time that a text spells plainly; of an instant in UTC, which is DuckDB's time zone here."""
+    if node.kind != "text" or not re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}( [0-9]{2}:[0-9]{2}:[0-9]{2})?", node.value):
+        raise Undecided
+    try:
+        time = datetime.datetime.fromisoformat(node.value)
+    except ValueError:
+        raise Undecided from None
+    zone = datetime.UTC if kind == "timestamptz" else None
+    return constant(time.replace(tzinfo=zone), Type(kind, unit="us"))
+
+
+def _plain_times(times: Any) -> Any:
+    """Times, none of which is infinite or far off: some of ours are beyond DuckDB's."""
+    extremes = pc.min_max(times.view(pa.int64())).as_py()
+    first, last = _FIRST_DAY * _DAY_US, (_LAST_DAY + 1) * _DAY_US
+    if extremes["min"] is not None and not first <= extremes["min"] <= extremes["max"] < last:
+        raise Undecided
+    return times
 
 
 def _plain_days(dates: Any) -> Any:

@@ -170,7 +170,7 @@ def compared(one: Typed, other: Typed) -> tuple[Kernel, Kernel]:
     t = common((one, other))
     if t.kind in FLOATS:
         return _without_nan(as_type(one, t)), _without_nan(as_type(other, t))
-    if t.is_integer or t.kind in ("decimal", "text", "bool", "date"):
+    if t.is_integer or t.kind in ("decimal", "text", "bool", "date", "timestamp", "timestamptz"):
         return as_type(one, t), as_type(other, t)
     raise Undecided
 

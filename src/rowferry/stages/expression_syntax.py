@@ -271,9 +271,9 @@ class _Reader:
             return self._case()
         if word in ("cast", "try_cast") and self._mark("("):
             return self._cast(word)
-        if word == "date" and kind == "text":
+        if word in ("date", "timestamp") and kind == "text":
             self._at += 1
-            return Node("cast", "DATE", (Node("text", following),))
+            return Node("cast", word.upper(), (Node("text", following),))
         if (kind, following) == ("mark", "("):
             return self._call(word)
         if word in _PRESENT_WORDS and not any(name.casefold() == word for name in self._names):
