@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rowferry.stages.ascents import Ascents, ascent_of
-from rowferry.stages.dedup import TableDedup
+from rowferry.stages.dedup import Keys, TableDedup
 from rowferry.stages.digest import compare
 from rowferry.stages.spec import Dedup
 from rowferry.types import Type
@@ -145,3 +145,21 @@ def test_threads_that_meet_in_between_keep_each_key_once() -> None:
     found = [number for part in kept for number in part]
     assert len(found) == len(set(found))
     assert set(found) >= set(range(20_000))
+
+
+def test_with_winners_no_key_is_taken_for_new_because_it_ascends() -> None:
+    """Another row of the key may be the one that is kept."""
+    way = compare(Type("int64"), Type("int64"), source_engine="postgres", target_engine="duckdb")
+    assert way is not None
+    dedup = Dedup(by=("k",), keep="last by v")
+    ranked = TableDedup(dedup, ["k", "v"], [way, way], 1 << 20, ranked=True)
+    batches = [pa.RecordBatch.from_pydict({"k": [1, 2, 3], "v": v}) for v in ([1, 1, 2], [2, 2, 1])]
+    keys, rows = Keys(["k", "v"], [way, way], ("k",)), Keys(["k", "v"], [way, way], ())
+    winning = pa.RecordBatch.from_pydict({"k": [1, 2, 3], "v": [2, 2, 2]})
+    ranked.rank(keys.of(winning), rows.of(winning))
+    for table in (ranked, ranked.fresh()):
+        one = table.begin(0)
+        assert [one.filter(batch).to_pydict() for batch in batches] == [
+            {"k": [3], "v": [2]},
+            {"k": [1, 2], "v": [2, 2]},
+        ]

@@ -105,7 +105,8 @@ class TableDedup:
 
     columns, comparisons: of the batches that ``filter`` takes, in the target's types.
     memory_bytes: for keys; beyond that they go to temporary files in ``folder``.
-    ranked: with ``keep = "first by"`` and ``"last by"``. rows_expected: as far as one knows (0: one does not).
+    ranked: with ``keep = "first by"`` and ``"last by"``; or with ``winners`` that another has found.
+    rows_expected: as far as one knows (0: one does not).
     """
 
     def __init__(
@@ -116,14 +117,17 @@ class TableDedup:
         memory_bytes: int,
         *,
         ranked: bool = False,
+        winners: Winners | None = None,
         rows_expected: int = 0,
         folder: str | None = None,
     ) -> None:
+        ranked = ranked or winners is not None
         self.dedup = dedup
         self.columns = tuple(columns)
         self.comparisons = tuple(comparisons)
         self.folder = folder or tempfile.gettempdir()
-        share = self._share = memory_bytes // (_SHARES if ranked else 1)
+        self._memory_bytes = memory_bytes
+        share = memory_bytes // (_SHARES if ranked else 1)
         #: Of a table with one whole number as its key, what need not be in the set of claims.
         self._ascents: Ascents | None = None
         if not ranked and self._ascends():
@@ -131,7 +135,7 @@ class TableDedup:
             share -= share // _ASCENTS_PART
         # With winners, only keys of rows that others have as well are claimed: nobody knows how many.
         self.claims = _key_set(share, self.folder, 0 if ranked else rows_expected)
-        self.winners = Winners(share, self.folder) if ranked else None
+        self.winners = winners or (Winners(share, self.folder) if ranked else None)
         self._lock = threading.Lock()
         self._opening = threading.Lock()
         self._owner = BEFORE
@@ -194,9 +198,9 @@ class TableDedup:
 
     def fresh(self) -> TableDedup:
         """Another with the same winners, of which nothing is claimed; this one stays its winners' owner."""
-        other = TableDedup(self.dedup, self.columns, self.comparisons, self._share, folder=self.folder)
-        other.winners = self.winners
-        return other
+        return TableDedup(
+            self.dedup, self.columns, self.comparisons, self._memory_bytes, winners=self.winners, folder=self.folder
+        )
 
     def close(self, *, winners: bool = True) -> None:
         self.claims.close()
