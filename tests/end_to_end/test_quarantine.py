@@ -486,9 +486,13 @@ def test_a_transforms_refused_rows_are_kept_as_the_source_gave_them_and_sent_thr
     with duckdb.connect(f"{tmp_path}/t.duckdb") as c:
         rows = c.execute("select row_data, stage from rowferry_quarantine").fetchall()
     assert [(json.loads(data)["id"], stage) for data, stage in rows] == [("50", "read")]
+    verified = ferry.run("verify", source, target, "--config", str(config), expect=0)
+    assert "rows of the source that the job sets aside were not compared: 1" in verified.output
     ferry.run("retry-quarantined", target, expect=1)
     names.write_text(names.read_text() + "50,late\n")
     ferry.run("retry-quarantined", target, expect=0)
+    verified = ferry.run("verify", source, target, "--config", str(config), expect=0)
+    assert "not compared" not in verified.output
     with duckdb.connect(f"{tmp_path}/t.duckdb") as c:
         assert c.execute("select name from a where id = 50").fetchall() == [("late",)]
         assert c.execute("select count(*) from a").fetchall() == [(ROWS // 2,)]

@@ -131,6 +131,11 @@ def plan_copy(source: Source, target: Target, request: Request) -> Findings:
         findings.blockers.append(
             "a policy sets rows aside (quarantine), and the job does not: give it --on-error quarantine"
         )
+    findings.blockers += [
+        f'[table."{name}"] has a rule that sets rows aside (quarantine), and the job does not: '
+        'give it --on-error quarantine, or on_error = "quarantine" in its config'
+        for name in request.unset_aside
+    ]
     if any(p.fed_by is not None for p in findings.tables):
         findings.blockers += _feeding_problems(findings.tables, caps)
     findings.tables = with_waves(findings.tables, findings.blockers, caps.self_references)

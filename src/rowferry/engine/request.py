@@ -98,14 +98,14 @@ class Request(msgspec.Struct, frozen=True):
             raise ConfigError(f"--max-quarantined {self.max_quarantined}", hint="a number from 0")
         if self.max_dedup_mb is not None and not 0 < self.max_dedup_mb < math.inf:
             raise ConfigError(f"--max-dedup-mb {self.max_dedup_mb}", hint="a positive number")
-        if self.on_error == "refuse":
-            for name, plain in self.specs:
-                if b':"quarantine"' in msgspec.json.encode(plain):
-                    raise ConfigError(
-                        f"[table.{name!r}] has a rule that sets rows aside (quarantine), and the job does not",
-                        hint='give the job --on-error quarantine, or on_error = "quarantine" in its config',
-                    )
         self._check_throttles()
+
+    @property
+    def unset_aside(self) -> list[str]:
+        """Tables with a rule that sets rows aside, where the job does not."""
+        if self.on_error == "quarantine":
+            return []
+        return [name for name, plain in self.specs if b':"quarantine"' in msgspec.json.encode(plain)]
 
     def _check_throttles(self) -> None:
         for option, value in (

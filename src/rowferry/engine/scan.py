@@ -67,6 +67,7 @@ class Side:
         self._workers = workers
         self._stop = stop
         self._readers: list[Reader] = []
+        self._left_out: list[int] = []
         with self._blamed():
             self._bounds = source.split(plan.source if self._passes else table, self._where, limits.CHUNK_BYTES, 0)
 
@@ -93,6 +94,7 @@ class Side:
         """
         if self._sieve is not None:
             consumers = self._sieve(consumers)
+        self._left_out = []
         forms = self.forms
         if readable:
             forms += tuple((forms[i][0], form) for i, form in self.readable)
@@ -169,7 +171,9 @@ class Side:
         """The first columns of the rows that the source could read: a copy sets the others aside."""
         from rowferry.engine.unread import parted
 
-        return parted(batch, self.plan.unread)[0].select(list(range(wanted)))
+        readable = parted(batch, self.plan.unread)[0].select(list(range(wanted)))
+        self._left_out.append(batch.num_rows - readable.num_rows)
+        return readable
 
     @contextlib.contextmanager
     def _passing(self, consumer: Consumer) -> Iterator[Consumer]:
@@ -185,11 +189,18 @@ class Side:
         with contextlib.closing(transforming.stage_of(self.plan.transform, str(self.table.name)).worker()) as stage:
 
             def take(read: pa.RecordBatch) -> None:
-                for output, batch in stage.apply(read).batches:
+                passed = stage.apply(read)
+                self._left_out.append(len(passed.refused))
+                for output, batch in passed.batches:
                     if output == self.plan.output and batch.num_rows:
                         consumer(batch.select(places))
 
             yield take
+
+    @property
+    def left_out(self) -> int:
+        """Rows that the last scan did not hand on, since a copy by the same rules would have set them aside."""
+        return sum(self._left_out)
 
     @property
     def threads(self) -> int:

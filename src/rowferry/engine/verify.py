@@ -32,6 +32,8 @@ __all__ = ["RowDifference", "TableDifference", "verify_tables"]
 #: Bytes of rows of differing buckets that pass 2 keeps, so that few differences need no pass 3.
 KEPT_BYTES_MAX = 16 * limits.MIB
 
+_MOVED = "rows were changing while they were compared; what is named was seen at the second look"
+
 #: (index of the table's plan, side, rows read since the last call)
 OnProgress = Callable[[int, str, int], None]
 
@@ -129,7 +131,9 @@ class _Comparison:
     def run(self) -> TableDifference:
         buckets = self._bucket_sums()
         totals = [total_of(side) for side in buckets]
-        found = TableDifference(self._plan.index, totals[0], totals[1])
+        left_out = self._sides[0].left_out
+        note = f"rows of the source that the job sets aside were not compared: {left_out:,}" if left_out else None
+        found = TableDifference(self._plan.index, totals[0], totals[1], note=note)
         if totals[0] == totals[1] and buckets[0] == buckets[1]:
             return found
         return self._narrowed(found, buckets)
@@ -177,9 +181,7 @@ class _Comparison:
             named=tuple(sorted(named[: self._named_max], key=_order_of_key)),
             entries=entries,
             complete=complete,
-            note="rows were changing while they were compared; what is named was seen at the second look"
-            if moved
-            else None,
+            note="; ".join(filter(None, (found.note, _MOVED if moved else None))) or None,
         )
 
     def _counted(self, entries: pa.Table, counts: dict[str, int]) -> pa.Table:

@@ -552,6 +552,10 @@ class _Cast(Step):
         try:
             frame.arrays[self._index], count = self._way.apply(array)
         except DataError as error:
+            error.hint = (
+                "round or format it by an expression before (set), or say what becomes of such values: "
+                f'cast = {{ {self._name} = {{ to = "{self._way.to}", on_error = "null" }} }} (or clamp, or quarantine)'
+            )
             raise error.at(column=self._name) from None
         if not count:
             return
