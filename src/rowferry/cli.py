@@ -243,7 +243,8 @@ def plan(redact: redaction.Redactor, /, source: str, target: str, **options: Any
     from rowferry import api, printout
 
     report = _report_path(options["report"])
-    found = api.plan(source, target, **_arguments(options))
+    with _naming(options["config"]):
+        found = api.plan(source, target, **_arguments(options))
     if report is not None:
         _write(report, redact.data(found.to_json()))
     _print(redact, printout.plan_lines(found))
@@ -393,6 +394,17 @@ def _print(redact: redaction.Redactor, lines: Sequence[str]) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+@contextmanager
+def _naming(config: str | None) -> Iterator[None]:
+    """Errors about the rules of a table name the file that they were read from."""
+    try:
+        yield
+    except RowferryError as error:
+        if error.of_rules:
+            error.config = config
+        raise
+
+
 class _Run:
     """One copy, verify or resume: progress, signals, the report, and what is printed at the end."""
 
@@ -405,6 +417,7 @@ class _Run:
         self._command = command
         self._source = source
         self._target = target
+        self._config = options.get("config")
         self._report_path = _report_path(options["report"])
         self._silent = options["quiet"] or options["log_json"]
         if options["quiet"] and options["log_json"]:
@@ -429,7 +442,8 @@ class _Run:
     def call(self, function: Callable[..., Any], lines: Callable[[Any], list[str]]) -> None:
         """Runs it; a difference that was found is a result to be shown, like any other."""
         try:
-            report = function(on_event=self._event, stop=self._stop)
+            with _naming(self._config):
+                report = function(on_event=self._event, stop=self._stop)
         except DifferenceError as error:
             if error.report is None:
                 raise

@@ -50,6 +50,9 @@ class RowferryError(Exception):
         #: The server's own code (SQLSTATE, errno), where it gave one.
         self.code = code
         self.transient = transient
+        #: It is about the rules of a table, and the file that they were read from, where there is one.
+        self.of_rules = False
+        self.config: str | None = None
         #: The target refuses a row of those that were sent, and might take the others without it (quarantine).
         self.of_row = False
         #: Which of the rows that were sent it was, from 0, where the target said so.
@@ -67,7 +70,12 @@ class RowferryError(Exception):
     def __str__(self) -> str:
         place = [
             f"{name} {value!r}" if isinstance(value, str) else f"{name} {value}"
-            for name, value in (("table", self.table), ("chunk", self.chunk), ("column", self.column))
+            for name, value in (
+                ("config", self.config),
+                ("table", self.table),
+                ("chunk", self.chunk),
+                ("column", self.column),
+            )
             if value is not None
         ]
         text = f"{', '.join(place)}: {self.message}" if place else self.message

@@ -225,6 +225,29 @@ def test_copy_takes_tables_names_and_where_from_options_and_config(
     assert "wokers" in rowferry("copy", source, target, "--config", config, code=2).stderr
 
 
+@pytest.mark.parametrize(
+    ("rules", "said"),
+    [
+        ('[table.items]\ndrop = ["nmae"]\n', "table 'items': drop: there is no column 'nmae'; did you mean 'name'?"),
+        ("[table.itms]\n", "[table.'itms'] means none of the tables"),
+        ('[table.items.dedup]\nkeep = "latest"\n', "dedup: keep = 'latest'; it is \"any\""),
+        ('[table.items]\nset = { n = "lower(name" }\n', "table 'items', column 'n': 'lower(name' is no SQL expression"),
+    ],
+)
+@pytest.mark.parametrize("command", ["copy", "plan", "verify"])
+def test_what_is_wrong_with_rules_names_the_file_that_they_came_from(
+    command: str, rules: str, said: str, shop: tuple[str, str], tmp_path: pathlib.Path
+) -> None:
+    source, target = shop
+    rowferry("copy", source, target)
+    config = tmp_path / "job.toml"
+    config.write_text(rules)
+    mode = () if command == "verify" else ("--mode", "append")
+    stderr = rowferry(command, source, target, *mode, "--config", config, code=2).stderr
+    assert f"config '{config}'" in stderr
+    assert said in stderr
+
+
 def test_plan_says_what_would_happen_and_writes_nothing(shop: tuple[str, str], tmp_path: pathlib.Path) -> None:
     source, target = shop
     report = tmp_path / "plan.json"

@@ -8,11 +8,12 @@ are read (``worker``, ``scan``) do they pass the stage first.
 from __future__ import annotations
 
 import datetime
+import functools
 import os
 import threading
 import weakref
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import msgspec
 
@@ -27,6 +28,8 @@ from rowferry.types import Type, dump, load
 if TYPE_CHECKING:
     from rowferry.engine.job_starts import Begun
 
+P = ParamSpec("P")
+T = TypeVar("T")
 #: (name, the form that it is read in, nullable) of a source column.
 Field = tuple[str, Type, bool]
 
@@ -43,6 +46,21 @@ class Asked(msgspec.Struct, frozen=True):
         return self.function is not None or self.spec.transforms
 
 
+def of_rules(function: Callable[P, T]) -> Callable[P, T]:
+    """What this refuses is about the rules of a table."""
+
+    @functools.wraps(function)
+    def marked(*arguments: P.args, **named: P.kwargs) -> T:
+        try:
+            return function(*arguments, **named)
+        except ConfigError as error:
+            error.of_rules = True
+            raise
+
+    return marked
+
+
+@of_rules
 def asked_for(names: Sequence[TableName], request: Request) -> dict[TableName, Asked]:
     """What is asked for each of the chosen tables, of those for which anything is.
 
@@ -247,6 +265,7 @@ class Passage(msgspec.Struct, frozen=True):
         )
 
 
+@of_rules
 def passage(
     source: Table,
     asked: Asked,
@@ -349,16 +368,23 @@ def table_named(text: str) -> TableName:
     return TableName(None if selector.schema is None else selector.schema.text, selector.name.text)
 
 
+@of_rules
 def with_dedup(plan: TablePlan, asked: Asked) -> TablePlan:
     """The plan of a table's own rows with its dedup, under the target's names, where one is asked for.
 
-    Raises ConfigError for a column that is not there.
+    Raises ConfigError for a column that is not there, and for a way of keeping that is none.
     """
     if asked.spec.dedup is None:
         return plan
+    from rowferry.stages.dedup import way_of
+
     # Name after the transform → in the target.
     called = {c.source: c.target for c in plan.columns}
-    way, _, column = asked.spec.dedup.keep.partition(" by ")
+    try:
+        way, column = way_of(asked.spec.dedup)
+    except ConfigError as error:
+        error.message = f"[table.{asked.pattern!r}] dedup: {error.message}"
+        raise error.at(table=str(plan.source.name)) from None
     for name in (*asked.spec.dedup.by, *([column] if column else [])):
         if name not in called:
             raise ConfigError(

@@ -51,7 +51,7 @@ def way_of(dedup: Dedup) -> tuple[str, str | None]:
         return "any", None
     if way in ("first", "last") and by and column:
         return way, column
-    raise ConfigError(f"dedup: keep = {dedup.keep!r}", hint='it is "any", "first by COLUMN" or "last by COLUMN"')
+    raise ConfigError(f"keep = {dedup.keep!r}", hint='it is "any", "first by COLUMN" or "last by COLUMN"')
 
 
 class Keys:
