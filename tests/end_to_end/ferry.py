@@ -95,7 +95,8 @@ def _cold(
         if pid:
             break
         if time.monotonic() > deadline:
-            _give_up(process.pid, arguments, timeout_s)
+            os.killpg(process.pid, signal.SIGKILL)
+            raise _late(arguments, timeout_s)
         time.sleep(0.01)
     process.returncode = os.waitstatus_to_exitcode(status)
     return process.returncode, usage.ru_utime + usage.ru_stime, peak_mib
@@ -108,14 +109,13 @@ def _warm(
     process = warm.start(arguments, {**os.environ, **(env or {})}, output)
     ended = process.ended(timeout_s)
     if ended is None:
-        _give_up(process.pid, arguments, timeout_s)
-    assert ended is not None
+        process.kill()
+        raise _late(arguments, timeout_s)
     return (*ended, 0.0)
 
 
-def _give_up(pid: int, arguments: tuple[str, ...], timeout_s: float) -> None:
-    os.killpg(pid, signal.SIGKILL)
-    raise AssertionError(f"rowferry {' '.join(arguments)} did not end within {timeout_s} s")
+def _late(arguments: tuple[str, ...], timeout_s: float) -> AssertionError:
+    return AssertionError(f"rowferry {' '.join(arguments)} did not end within {timeout_s} s")
 
 
 def run_and_kill(*arguments: str, after_s: float) -> int | None:
@@ -123,9 +123,8 @@ def run_and_kill(*arguments: str, after_s: float) -> int | None:
     process = warm.start(arguments, dict(os.environ), None)
     if (ended := process.ended(after_s)) is not None:
         return ended[0]
-    os.killpg(process.pid, signal.SIGKILL)
-    process.ended(None)
-    return None
+    code = process.kill()
+    return None if code == -signal.SIGKILL else code
 
 
 def kill_at_every_failpoint(arguments: list[str], fresh: Callable[[], None], check: Callable[[Run], None]) -> int:

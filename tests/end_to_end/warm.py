@@ -19,6 +19,7 @@ import os
 import pathlib
 import runpy
 import selectors
+import signal
 import socket
 import subprocess
 import sys
@@ -38,8 +39,12 @@ class Started:
     """A command that was started, in the manner of ``subprocess.Popen``."""
 
     def __init__(self, connection: socket.socket) -> None:
+        # The process itself and not its number: who forked it also waits for it, and a number is soon another's.
+        sent, descriptors, _, _ = socket.recv_fds(connection, 1, 1)
+        if not sent:
+            raise RuntimeError("the process that starts commands has gone")
+        self._process = descriptors[0]
         self._connection = connection
-        self.pid = int(_received(connection)["pid"])
         self._ended: dict[str, Any] | None = None
 
     def ended(self, wait_s: float | None) -> tuple[int, float] | None:
@@ -51,7 +56,17 @@ class Started:
             except TimeoutError:
                 return None
             self._connection.close()
+            os.close(self._process)
         return os.waitstatus_to_exitcode(self._ended["status"]), self._ended["cpu_s"]
+
+    def kill(self) -> int:
+        """Kills it with SIGKILL; its exit code, which is another than that of a killed one if it was too late."""
+        if self._ended is None:
+            with contextlib.suppress(ProcessLookupError):  # it has ended by itself since
+                signal.pidfd_send_signal(self._process, signal.SIGKILL)
+        ended = self.ended(None)
+        assert ended is not None
+        return ended[0]
 
 
 def start(arguments: tuple[str, ...], env: dict[str, str], output: Any) -> Started:
@@ -118,16 +133,17 @@ def serve(path: str) -> None:
                     return
                 if key.fileobj is listener:
                     connection, _ = listener.accept()
-                    pid = _forked(connection, [listener, selector])
-                    selector.register(os.pidfd_open(pid), selectors.EVENT_READ, (pid, connection))
+                    pid, process = _forked(connection, [listener, selector])
+                    selector.register(process, selectors.EVENT_READ, (pid, connection))
                 else:
                     _report(*key.data)
                     selector.unregister(key.fileobj)
                     os.close(key.fd)
 
 
-def _forked(connection: socket.socket, ours: list[Any]) -> int:
-    """The command that is asked for on a connection, which learns its process's number."""
+def _forked(connection: socket.socket, ours: list[Any]) -> tuple[int, int]:
+    """The command that is asked for on a connection: its number, and a descriptor of its process, which whoever
+    asked is given too."""
     size, descriptors, _, _ = socket.recv_fds(connection, 4, 1)
     left, text = int.from_bytes(size, "big"), b""
     while len(text) < left:
@@ -139,8 +155,9 @@ def _forked(connection: socket.socket, ours: list[Any]) -> int:
             each.close()
         _become(asked["arguments"], asked["env"], asked["folder"], descriptors[0])
     os.close(descriptors[0])
-    connection.sendall(json.dumps({"pid": pid}).encode() + b"\n")
-    return pid
+    process = os.pidfd_open(pid)
+    socket.send_fds(connection, [b"+"], [process])
+    return pid, process
 
 
 def _report(pid: int, connection: socket.socket) -> None:
