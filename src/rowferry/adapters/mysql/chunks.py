@@ -26,6 +26,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rowferry import limits
+from rowferry.adapters.cuts import even_cuts
 from rowferry.adapters.mysql.quoting import literal, qualified, quote
 from rowferry.adapters.mysql.session import MysqlSession
 from rowferry.errors import LedgerError
@@ -94,7 +95,8 @@ class Splitter:
         if chunk_rows_min:
             rows_per_chunk = max(rows_per_chunk, int(chunk_rows_min / share))
         rows_per_chunk = max(rows_per_chunk, math.ceil(rows / limits.CHUNKS_PER_TABLE_MAX))
-        cuts, key = self._cuts(table, rows, rows_per_chunk)
+        # A target that wants a number of rows in each chunk is not given halves of it.
+        cuts, key = self._cuts(table, rows, rows_per_chunk, staggered=not chunk_rows_min)
         ends = [None, *cuts, None]
         part_rows, part_bytes = int(rows * share) // (len(cuts) + 1), int(size * share) // (len(cuts) + 1)
         if not cuts:
@@ -158,7 +160,9 @@ class Splitter:
 
     # -- where to cut
 
-    def _cuts(self, table: Table, rows: int, rows_per_chunk: int) -> tuple[list[list[str]], list[list[str]]]:
+    def _cuts(
+        self, table: Table, rows: int, rows_per_chunk: int, *, staggered: bool
+    ) -> tuple[list[list[str]], list[list[str]]]:
         """Boundaries by the first key that can be cut along, and that key; no boundaries where there is none."""
         if rows <= rows_per_chunk:
             return [], []
@@ -171,7 +175,7 @@ class Splitter:
                 continue
             described = [[name, str(how)] for name, how in zip(key, hows, strict=True)]
             if described[0][1] == "integer":
-                cuts = self._arithmetic(table, key, index[1], rows, rows_per_chunk)
+                cuts = self._arithmetic(table, key, index[1], rows, rows_per_chunk, staggered)
                 if cuts is not None:
                     return cuts, described[:1]
             return self._walk(table, described, index[0], rows_per_chunk), described
@@ -196,7 +200,7 @@ class Splitter:
         return out
 
     def _arithmetic(
-        self, table: Table, key: Sequence[str], values: int, rows: int, rows_per_chunk: int
+        self, table: Table, key: Sequence[str], values: int, rows: int, rows_per_chunk: int, staggered: bool
     ) -> list[list[str]] | None:
         """Even steps of the key's first column between its smallest and largest value, where rows lie
         densely and evenly between them; None where they do not."""
@@ -211,7 +215,7 @@ class Splitter:
             return None
         # A remainder of a few rows is not worth a chunk.
         count = min(math.ceil(rows / rows_per_chunk - REMAINDER_SHARE), reach)
-        cuts = even_cuts(int(low), int(high), count)
+        cuts = [[str(cut)] for cut in even_cuts(int(low), int(high), count, staggered=staggered)]
         if len(key) > 1 and self._largest(table, key[0], cuts) > UNEVEN_FACTOR * rows_per_chunk:
             return None
         return cuts
@@ -241,11 +245,6 @@ class Splitter:
         return cuts
 
 
-def even_cuts(low: int, high: int, count: int) -> list[list[str]]:
-    """The boundaries of ``count`` ranges of an integer key, as a bound holds them."""
-    return [[str(low + (high - low + 1) * i // count)] for i in range(1, count)]
-
-
 def even_ranges(session: MysqlSession, table: Table, count: int) -> list[Bound]:
     """At most ``count`` ranges of equal width of the primary key's first column; the table where that is no integer."""
     native = table.column(table.primary_key[0]).native if table.primary_key else ""
@@ -255,7 +254,7 @@ def even_ranges(session: MysqlSession, table: Table, count: int) -> list[Bound]:
     low, high = session.query(f"SELECT MIN({quote(name)}), MAX({quote(name)}) FROM {qualified(table.name)}")[0]
     if low is None:
         return [Bound({})]
-    cuts = even_cuts(int(low), int(high), min(count, int(high) - int(low) + 1))
+    cuts = [[str(cut)] for cut in even_cuts(int(low), int(high), min(count, int(high) - int(low) + 1))]
     key = [[name, "integer"]]
     return [Bound({"key": key, "low": a, "high": b}) for a, b in itertools.pairwise([None, *cuts, None])]
 

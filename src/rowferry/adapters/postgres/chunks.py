@@ -20,6 +20,7 @@ from typing import Any
 import msgspec
 
 from rowferry import limits
+from rowferry.adapters.cuts import even_cuts
 from rowferry.adapters.postgres.catalog import Catalog, from_table
 from rowferry.adapters.postgres.quoting import ident, idents, literal, qualified
 from rowferry.adapters.postgres.session import Session
@@ -77,7 +78,8 @@ class Splitter:
         whole = [Bound({}, rows=rows, bytes=size)]
         if count <= 1 or table.kind not in ("table", "partitioned"):
             return whole
-        bounds = self._by_key(table, where, rows, count)
+        # A target that wants a number of rows in each chunk is not given halves of it.
+        bounds = self._by_key(table, where, rows, count, staggered=not chunk_rows_min)
         if bounds is None:
             bounds = self._by_block(table, count)
         if bounds is None:
@@ -87,7 +89,7 @@ class Splitter:
     # -- by key
 
     def _by_key(
-        self, table: Table, where: str | None, rows: int, count: int
+        self, table: Table, where: str | None, rows: int, count: int, *, staggered: bool
     ) -> list[tuple[dict[str, Any], bool]] | None:
         """Bounds by the first key that pg_catalog's own operators can compare; None where there is none."""
         for key in (table.primary_key, *table.unique_keys):
@@ -96,7 +98,7 @@ class Splitter:
                 continue
             cuts = None
             if len(key) == 1 and types[0][1] in _INTEGER_OIDS:
-                cuts = self._arithmetic(table, where, key[0], rows, count)
+                cuts = self._arithmetic(table, where, key[0], rows, count, staggered)
             if cuts is None:
                 cuts = self._sampled(table, where, key, count)
             columns = [[name, type_] for name, (type_, _) in zip(key, types, strict=True)]
@@ -114,7 +116,7 @@ class Splitter:
         return [(found[n][2], found[n][1]) for n in key]
 
     def _arithmetic(
-        self, table: Table, where: str | None, column: str, rows: int, count: int
+        self, table: Table, where: str | None, column: str, rows: int, count: int, staggered: bool
     ) -> list[list[str]] | None:
         """Even steps between the smallest and the largest key, where rows lie dense between them."""
         condition = f" WHERE ({where}\n)" if where else ""
@@ -123,9 +125,7 @@ class Splitter:
         )[0]
         if low is None or high - low + 1 > SPARSE_FACTOR * max(rows, 1):
             return None if low is not None else []
-        step = (high - low + 1) / count
-        cuts = sorted({low + math.ceil(step * i) for i in range(1, count)} - {low})
-        return [[str(cut)] for cut in cuts]
+        return [[str(cut)] for cut in even_cuts(low, high, count, staggered=staggered)]
 
     def _sampled(self, table: Table, where: str | None, key: tuple[str, ...], count: int) -> list[list[str]]:
         """Every n-th key of a sample of blocks, in the order of the server's own comparison."""
